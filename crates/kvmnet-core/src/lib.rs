@@ -1,1 +1,21 @@
-//! kvmnet
+//! The core of kvmnet: what QEMU's network helpers do, over netlink.
+//!
+//! A run goes one way: arguments → [`config`] → the kernel's [`view`](model) → [`plan`] →
+//! [`Step`](model::Step)s → netlink. [`ops`] is that sentence; [`plan`] decides and touches
+//! nothing; [`kernel`] does what it is told and decides nothing.
+
+#![deny(unsafe_code)]
+
+pub mod config;
+mod error;
+pub mod helper;
+pub mod kernel;
+mod lock;
+pub mod model;
+pub mod ops;
+mod output;
+pub mod plan;
+mod process;
+
+pub use error::{Chain, Error};
+pub use lock::{Lock, LockError};

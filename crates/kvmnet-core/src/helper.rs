@@ -1,0 +1,163 @@
+//! The programs that QEMU runs: `PROGRAM IFNAME`, exit 0 or one line of error.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use log::{Level, info};
+
+use crate::error::{Chain, Error};
+use crate::kernel::System;
+use crate::model::{InterfaceName, Network};
+use crate::ops::{self, Report};
+use crate::output::{self, Buffer};
+use crate::plan::{Note, ReleaseScope};
+use crate::{config, process};
+
+/// What a helper does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verb {
+    /// Makes the tap a port of the administrator's bridge.
+    Ifup,
+    /// Releases the tap from whatever bridge.
+    Ifdown,
+    /// Makes the tap a port of a NAT network, building that where need be.
+    Natup,
+    /// Releases the tap, and takes the network down with the last one.
+    Natdown,
+}
+
+impl Verb {
+    /// The name the helper is installed by.
+    #[must_use]
+    pub fn program(self) -> &'static str {
+        match self {
+            Self::Ifup => "kvmnet-ifup",
+            Self::Ifdown => "kvmnet-ifdown",
+            Self::Natup => "kvmnet-natup",
+            Self::Natdown => "kvmnet-natdown",
+        }
+    }
+
+    fn is_down(self) -> bool {
+        matches!(self, Self::Ifdown | Self::Natdown)
+    }
+}
+
+/// Runs a helper from its arguments to its exit code.
+#[must_use]
+pub fn main(verb: Verb) -> ExitCode {
+    process::isolate();
+    let log = Buffer::install();
+    let result = run(verb, std::env::args_os().skip(1).collect());
+    // The lock is released: from here on a slow reader holds up nobody but this process.
+    let code = match &result {
+        Ok((tap, report)) => {
+            let (level, line) = describe(tap, report);
+            info!("{line}");
+            output::to_syslog(verb.program(), level, &output::printable(&line));
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            let line = output::printable(&Chain(error).to_string());
+            output::to_syslog(verb.program(), Level::Error, &line);
+            output::to_stderr(format!("{}: {line}\n", verb.program()).as_bytes());
+            ExitCode::FAILURE
+        }
+    };
+    output::to_stderr(&log.take());
+    code
+}
+
+fn run(verb: Verb, arguments: Vec<OsString>) -> Result<(InterfaceName, Report), Error> {
+    if process::is_privileged_by_its_file() {
+        return Err(Error::Setuid);
+    }
+    let tap = parse(verb, arguments)?;
+    if !process::may_change_network() {
+        return Err(Error::Capability {
+            tap,
+            uid: nix::unistd::geteuid().as_raw(),
+            down: verb.is_down(),
+        });
+    }
+    let report = execute(verb, &tap)?;
+    Ok((tap, report))
+}
+
+fn parse(verb: Verb, mut arguments: Vec<OsString>) -> Result<InterfaceName, Error> {
+    let program = verb.program();
+    if arguments.len() != 1 {
+        return Err(Error::Usage { program, given: arguments.len() });
+    }
+    let name = arguments.remove(0);
+    InterfaceName::parse(&name).map_err(|reason| Error::Name { program, name, reason })
+}
+
+fn execute(verb: Verb, tap: &InterfaceName) -> Result<Report, Error> {
+    let mut kernel = System::open().map_err(|source| Error::Kernel {
+        tap: tap.clone(),
+        down: verb.is_down(),
+        source,
+    })?;
+    let known = config::known_networks();
+    match verb {
+        Verb::Ifup => {
+            let network = Network::Bridged(config::default_bridged());
+            ops::up(&mut kernel, tap, &network, &known)
+        }
+        Verb::Natup => {
+            let network = Network::Nat(config::default_nat());
+            ops::up(&mut kernel, tap, &network, &known)
+        }
+        Verb::Ifdown => ops::down(&mut kernel, tap, ReleaseScope::AnyBridge, &known),
+        Verb::Natdown => {
+            let network = config::default_nat();
+            ops::down(&mut kernel, tap, ReleaseScope::OursOr(&network), &known)
+        }
+    }
+}
+
+/// One line for the log.
+fn describe(tap: &InterfaceName, report: &Report) -> (Level, String) {
+    match report {
+        Report::Attached { bridge, notes } => {
+            let mut level = Level::Info;
+            let mut line = format!("{tap}: attached to {bridge}");
+            for note in notes {
+                let (note_level, text) = describe_note(bridge, note);
+                level = level.min(note_level);
+                line.push_str(&text);
+            }
+            (level, line)
+        }
+        Report::Released { from, taken_down } => {
+            let mut line = match from {
+                Some(bridge) => format!("{tap}: released from {bridge}"),
+                None => format!("{tap}: was no bridge port any more"),
+            };
+            for network in taken_down {
+                line.push_str(&format!("; took down network {network}, which nobody used"));
+            }
+            (Level::Info, line)
+        }
+    }
+}
+
+fn describe_note(bridge: &str, note: &Note) -> (Level, String) {
+    let network = config::default_nat();
+    match note {
+        Note::Built => {
+            let (name, table) = (&network.name, network.table());
+            (Level::Info, format!("; built network {name}, its rules: nft list table {table}"))
+        }
+        Note::Repaired => (Level::Warn, format!("; repaired network {}", network.name)),
+        Note::ForeignBridge => (
+            Level::Warn,
+            format!(
+                "; {bridge} is not kvmnet's but carries exactly {}, so no rules were added",
+                network.address
+            ),
+        ),
+        Note::BridgeIsDown => (Level::Warn, format!("; {bridge} is down: ip link set {bridge} up")),
+    }
+}

@@ -1,0 +1,66 @@
+//! IPv4 addresses of links (rtnetlink(7), `linux/if_addr.h`).
+
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+use neli::consts::nl::NlmF;
+use neli::consts::rtnl::{Ifa, RtAddrFamily, RtScope, Rtm};
+use neli::rtnl::{Ifaddrmsg, IfaddrmsgBuilder, Rtattr};
+use neli::types::Buffer;
+
+use super::KernelError;
+use super::attributes::{Attributes, read_u32};
+use super::link::attribute;
+use super::socket::{Batch, Socket};
+use crate::model::Link;
+
+/// `sizeof(struct ifaddrmsg)`.
+const HEADER: usize = 8;
+
+fn message(index: u32, prefix_len: u8, attributes: Vec<Rtattr<Ifa, Buffer>>) -> Ifaddrmsg {
+    IfaddrmsgBuilder::default()
+        .ifa_family(RtAddrFamily::Inet)
+        .ifa_prefixlen(prefix_len)
+        .ifa_scope(RtScope::Universe)
+        .ifa_index(index)
+        .rtattrs(attributes.into_iter().collect())
+        .build()
+        .expect("all fields without a default are set")
+}
+
+/// Adds the message that gives a link an address; one that it has already stays.
+pub(super) fn push_add(batch: &mut Batch, index: u32, link: &str, address: Ipv4Net) {
+    let bytes = address.addr().octets();
+    let mut attributes = vec![attribute(Ifa::Local, bytes), attribute(Ifa::Address, bytes)];
+    // RFC 3021: a /31 has no broadcast address, nor has a /32.
+    if address.prefix_len() < 31 {
+        attributes.push(attribute(Ifa::Broadcast, address.broadcast().octets()));
+    }
+    let message = message(index, address.prefix_len(), attributes);
+    let what = format!("give {link} the address {address}");
+    batch.change(Rtm::Newaddr, NlmF::CREATE | NlmF::REPLACE, message, what);
+}
+
+/// The IPv4 addresses of a link.
+pub(super) fn of_link(socket: &mut Socket, link: &Link) -> Result<Vec<Ipv4Net>, KernelError> {
+    let mut batch = socket.batch();
+    let what = format!("list the addresses of {}", link.name);
+    batch.dump(Rtm::Getaddr, message(link.index, 0, vec![]), what);
+    let mut addresses = Vec::new();
+    socket.request(batch, |_, payload| addresses.extend(parse(payload, link.index)))?;
+    Ok(addresses)
+}
+
+fn parse(payload: &[u8], index: u32) -> Option<Ipv4Net> {
+    let &[family, prefix_len, ..] = payload else {
+        return None;
+    };
+    if i32::from(family) != libc::AF_INET || read_u32(payload.get(4..)?)? != index {
+        return None;
+    }
+    let attributes = Attributes(payload.get(HEADER..)?);
+    // IFA_LOCAL is the host's own address; IFA_ADDRESS is its peer's on a point-to-point link.
+    let bytes = attributes.find(libc::IFA_LOCAL)?;
+    let octets: [u8; 4] = bytes.try_into().ok()?;
+    Ipv4Net::new(Ipv4Addr::from(octets), prefix_len).ok()
+}

@@ -1,0 +1,83 @@
+//! What the kernel answered when it said no.
+
+use std::io;
+
+use nix::errno::Errno;
+use thiserror::Error;
+
+/// A request to the kernel that failed.
+#[derive(Debug, Error)]
+pub enum KernelError {
+    /// The kernel refused it.
+    #[error("cannot {what}: {}{}", describe(*.errno), hint(.message.as_deref()))]
+    Refused {
+        /// What was asked for, as an infinitive.
+        what: String,
+        /// The error number.
+        errno: Errno,
+        /// The kernel's own words (`NLMSGERR_ATTR_MSG`), where it gave any.
+        message: Option<String>,
+    },
+    /// A system call failed.
+    #[error("cannot {what}")]
+    System {
+        /// What was attempted, as an infinitive.
+        what: String,
+        /// The cause.
+        source: io::Error,
+    },
+    /// The kernel's answer made no sense.
+    #[error("cannot {what}: the kernel's answer {problem}")]
+    Answer {
+        /// What was asked for, as an infinitive.
+        what: String,
+        /// What is wrong with the answer.
+        problem: &'static str,
+    },
+    /// A sysctl can't be written.
+    #[error(
+        "cannot set {name} to 1, and this process can't do without: sysctl -w {name}=1 does it"
+    )]
+    Sysctl {
+        /// The sysctl, as sysctl(8) takes it.
+        name: String,
+        /// The cause.
+        source: io::Error,
+    },
+    /// The kernel is built without nf_tables, or may not load it.
+    #[error("this kernel has no nf_tables, which NAT needs: load it with modprobe nf_tables")]
+    NoNftables,
+}
+
+impl KernelError {
+    pub(super) fn system(what: impl Into<String>, source: impl Into<io::Error>) -> Self {
+        Self::System { what: what.into(), source: source.into() }
+    }
+
+    /// The error number, where there is one.
+    #[must_use]
+    pub fn errno(&self) -> Option<Errno> {
+        match self {
+            Self::Refused { errno, .. } => Some(*errno),
+            Self::System { source, .. } | Self::Sysctl { source, .. } => {
+                source.raw_os_error().map(Errno::from_raw)
+            }
+            Self::Answer { .. } | Self::NoNftables => None,
+        }
+    }
+}
+
+/// Says of the errors that have an everyday cause here what it is.
+fn describe(errno: Errno) -> String {
+    match errno {
+        Errno::EPERM | Errno::EACCES => {
+            format!("{} (CAP_NET_ADMIN is needed in the network namespace)", errno.desc())
+        }
+        Errno::ENODEV => "it has just gone (No such device)".to_owned(),
+        _ => errno.desc().to_owned(),
+    }
+}
+
+fn hint(message: Option<&str>) -> String {
+    message.map_or_else(String::new, |message| format!(" ({message})"))
+}

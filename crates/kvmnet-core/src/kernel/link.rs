@@ -1,0 +1,206 @@
+//! Asking for links, and reading what the kernel says of them (rtnetlink(7), `linux/if_link.h`).
+
+use linux_raw_sys::netlink as raw;
+use neli::consts::rtnl::{Ifla, IflaInfo, RtAddrFamily, Rtm};
+use neli::rtnl::{Ifinfomsg, IfinfomsgBuilder, Rtattr, RtattrBuilder};
+use neli::types::{Buffer, RtBuffer};
+use neli::{Size, ToBytes};
+use nix::errno::Errno;
+
+use super::KernelError;
+use super::attributes::{Attributes, read_i32, read_string, read_u8, read_u32};
+use super::socket::{Batch, Socket};
+use crate::model::{Inet6, Link, LinkKind, Mac};
+
+/// `sizeof(struct ifinfomsg)`.
+const HEADER: usize = 16;
+/// `DEVCONF_DISABLE_IPV6`, the place of `disable_ipv6` in `IFLA_INET6_CONF` (`linux/ipv6.h`).
+const DEVCONF_DISABLE_IPV6: usize = 26;
+/// `IN6_ADDR_GEN_MODE_NONE` (`linux/if_link.h`).
+pub(super) const ADDR_GEN_MODE_NONE: u8 = 1;
+
+pub(super) fn attribute<T: neli::consts::rtnl::RtaType>(
+    kind: T,
+    value: impl Size + ToBytes,
+) -> Rtattr<T, Buffer> {
+    RtattrBuilder::default()
+        .rta_type(kind)
+        .rta_payload(value)
+        .build()
+        .expect("type and payload are set")
+}
+
+/// An attribute that holds other attributes.
+pub(super) fn nested<T, N>(kind: T, inner: Vec<Rtattr<N, Buffer>>) -> Rtattr<T, Buffer>
+where
+    T: neli::consts::rtnl::RtaType,
+    N: neli::consts::rtnl::RtaType,
+{
+    attribute(kind, inner.into_iter().collect::<RtBuffer<N, Buffer>>())
+}
+
+/// A link message: flags and index as set in `builder`, and these attributes.
+pub(super) fn message(
+    builder: IfinfomsgBuilder,
+    attributes: Vec<Rtattr<Ifla, Buffer>>,
+) -> Ifinfomsg {
+    builder
+        .ifi_family(RtAddrFamily::Unspecified)
+        .rtattrs(attributes.into_iter().collect())
+        .build()
+        .expect("the family is set and all else has defaults")
+}
+
+/// Statistics make most of an answer, and nobody reads them here.
+fn without_statistics() -> Rtattr<Ifla, Buffer> {
+    attribute(Ifla::ExtMask, raw::RTEXT_FILTER_SKIP_STATS)
+}
+
+/// Which link is asked for.
+#[derive(Clone, Copy)]
+pub(super) enum Which<'a> {
+    Name(&'a str),
+    Index(u32),
+}
+
+/// Adds the question for one link; [`Errno::ENODEV`] is the answer where there is none.
+pub(super) fn get(batch: &mut Batch, which: Which<'_>) {
+    let builder = IfinfomsgBuilder::default();
+    let (builder, what, mut attributes) = match which {
+        Which::Name(name) => {
+            let name_attribute = attribute(Ifla::Ifname, name);
+            (builder, format!("look up {name}"), vec![name_attribute])
+        }
+        Which::Index(index) => {
+            let builder = builder.ifi_index(index as libc::c_int);
+            (builder, format!("look up the interface with index {index}"), vec![])
+        }
+    };
+    attributes.push(without_statistics());
+    batch.get(Rtm::Getlink, message(builder, attributes), what);
+    batch.tolerate(&[Errno::ENODEV]);
+}
+
+/// Looks up several links in one send, in their order.
+pub(super) fn lookup<const N: usize>(
+    socket: &mut Socket,
+    which: [Which<'_>; N],
+) -> Result<[Option<Link>; N], KernelError> {
+    let mut batch = socket.batch();
+    for one in which {
+        get(&mut batch, one);
+    }
+    let mut links = [const { None }; N];
+    socket.request(batch, |number, payload| {
+        if let Some(place) = links.get_mut(number) {
+            *place = parse(payload);
+        }
+    })?;
+    Ok(links)
+}
+
+/// All links of a kind.
+pub(super) fn all_of_kind(socket: &mut Socket, kind: &str) -> Result<Vec<Link>, KernelError> {
+    let info = nested(Ifla::Linkinfo, vec![attribute(IflaInfo::Kind, kind)]);
+    let links = dump(socket, vec![info], &format!("list the links of kind {kind}"))?;
+    // The filter is a wish: what doesn't fit can come all the same.
+    Ok(links.into_iter().filter(|link| matches_kind(link, kind)).collect())
+}
+
+/// The ports of one master.
+pub(super) fn ports_of(socket: &mut Socket, master: &Link) -> Result<Vec<Link>, KernelError> {
+    let filter = attribute(Ifla::Master, master.index);
+    let ports = dump(socket, vec![filter], &format!("list the ports of {}", master.name))?;
+    Ok(ports.into_iter().filter(|port| port.master == Some(master.index)).collect())
+}
+
+/// All links of the network namespace.
+pub(super) fn all(socket: &mut Socket) -> Result<Vec<Link>, KernelError> {
+    dump(socket, vec![], "list the links")
+}
+
+fn matches_kind(link: &Link, kind: &str) -> bool {
+    match &link.kind {
+        LinkKind::Bridge { .. } => kind == "bridge",
+        LinkKind::Tap { .. } | LinkKind::Tun => kind == "tun",
+        LinkKind::Other(other) => kind == other,
+    }
+}
+
+/// How often a dump is begun anew when links change while it is read.
+const ATTEMPTS: usize = 16;
+
+fn dump(
+    socket: &mut Socket,
+    filter: Vec<Rtattr<Ifla, Buffer>>,
+    what: &str,
+) -> Result<Vec<Link>, KernelError> {
+    let mut attempts = 1;
+    loop {
+        let mut batch = socket.batch();
+        let mut attributes = filter.clone();
+        attributes.push(without_statistics());
+        batch.dump(Rtm::Getlink, message(IfinfomsgBuilder::default(), attributes), what);
+        let mut links = Vec::new();
+        let result = socket.request(batch, |_, payload| links.extend(parse(payload)));
+        match result {
+            Err(KernelError::Answer { .. }) if attempts < ATTEMPTS => attempts += 1,
+            Err(error) => return Err(error),
+            Ok(()) => return Ok(links),
+        }
+    }
+}
+
+/// Reads a link message; `None` where it is too short for one.
+pub(super) fn parse(payload: &[u8]) -> Option<Link> {
+    let index = read_u32(payload.get(4..)?)?;
+    let flags = read_u32(payload.get(8..)?)?;
+    let attributes = Attributes(payload.get(HEADER..)?);
+    let number = |kind| attributes.find(kind).and_then(read_u32);
+    let text = |kind| attributes.find(kind).map(read_string).unwrap_or_default();
+    Some(Link {
+        index,
+        name: text(libc::IFLA_IFNAME),
+        kind: kind(attributes.nested(libc::IFLA_LINKINFO)),
+        master: number(libc::IFLA_MASTER).filter(|&master| master != 0),
+        up: flags & libc::IFF_UP as u32 != 0,
+        carrier: attributes.find(libc::IFLA_CARRIER).and_then(read_u8) == Some(1),
+        mtu: number(libc::IFLA_MTU).unwrap_or_default(),
+        mac: attributes.find(libc::IFLA_ADDRESS).and_then(|bytes| bytes.try_into().ok()).map(Mac),
+        alias: text(libc::IFLA_IFALIAS),
+        inet6: inet6(attributes.nested(libc::IFLA_AF_SPEC).nested(libc::AF_INET6 as u16)),
+    })
+}
+
+fn kind(info: Attributes<'_>) -> LinkKind {
+    let kind = info.find(libc::IFLA_INFO_KIND).map(read_string).unwrap_or_default();
+    let data = info.nested(libc::IFLA_INFO_DATA);
+    match kind.as_str() {
+        "bridge" => {
+            let number = |kind| data.find(kind).and_then(read_u32).unwrap_or_default();
+            LinkKind::Bridge {
+                stp: number(raw::IFLA_BR_STP_STATE as u16) != 0,
+                forward_delay: number(raw::IFLA_BR_FORWARD_DELAY as u16),
+            }
+        }
+        "tun" => {
+            let number = |kind| data.find(kind).and_then(read_u8).unwrap_or_default();
+            if libc::c_int::from(number(raw::IFLA_TUN_TYPE as u16)) == libc::IFF_TAP {
+                LinkKind::Tap { persistent: number(raw::IFLA_TUN_PERSIST as u16) != 0 }
+            } else {
+                LinkKind::Tun
+            }
+        }
+        _ => LinkKind::Other(kind),
+    }
+}
+
+fn inet6(settings: Attributes<'_>) -> Option<Inet6> {
+    let configuration = settings.find(raw::IFLA_INET6_CONF as u16)?;
+    let disable_ipv6 = configuration.get(4 * DEVCONF_DISABLE_IPV6..).and_then(read_i32);
+    let mode = settings.find(raw::IFLA_INET6_ADDR_GEN_MODE as u16).and_then(read_u8);
+    Some(Inet6 {
+        disabled: disable_ipv6.is_some_and(|value| value != 0),
+        generates_address: mode != Some(ADDR_GEN_MODE_NONE),
+    })
+}

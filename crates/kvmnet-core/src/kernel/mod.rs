@@ -1,0 +1,69 @@
+//! The seam to the kernel: it looks and does what it is told, and knows no policy.
+
+mod address;
+mod attributes;
+mod error;
+mod link;
+mod link_change;
+mod nftables;
+mod route;
+mod socket;
+mod sysctl;
+mod system;
+
+pub use error::KernelError;
+pub use system::System;
+
+use crate::model::{
+    BridgedNetwork, BridgedView, InterfaceName, NatNetwork, NatView, NetworkName, ReleaseView,
+    Step, Table,
+};
+
+/// All that a run asks of the kernel. [`System`] is the real one; tests have a fake that is whole.
+pub trait Kernel {
+    /// Held while no other run may look or act; released when dropped.
+    type Lock;
+
+    /// Waits until no other run in this network namespace is under way.
+    ///
+    /// # Errors
+    /// [`LockError`](crate::LockError) where the lock can't be had.
+    fn lock(&mut self) -> Result<Self::Lock, crate::LockError>;
+
+    /// Looks at what attaching `tap` to the administrator's bridge needs to know.
+    ///
+    /// # Errors
+    /// [`KernelError`] where the kernel doesn't answer.
+    fn bridged_view(
+        &mut self,
+        tap: &InterfaceName,
+        network: &BridgedNetwork,
+    ) -> Result<BridgedView, KernelError>;
+
+    /// Looks at what attaching `tap` to `network` needs to know; `table` is the one it should have.
+    ///
+    /// # Errors
+    /// [`KernelError`] where the kernel doesn't answer.
+    fn nat_view(
+        &mut self,
+        tap: &InterfaceName,
+        network: &NatNetwork,
+        table: &Table,
+    ) -> Result<NatView, KernelError>;
+
+    /// Looks at what releasing `tap`, and clearing away what nobody uses, needs to know.
+    ///
+    /// # Errors
+    /// [`KernelError`] where the kernel doesn't answer.
+    fn release_view(
+        &mut self,
+        tap: Option<&InterfaceName>,
+        known: &[NetworkName],
+    ) -> Result<ReleaseView, KernelError>;
+
+    /// Carries out one step. What was to be deleted and is gone counts as done.
+    ///
+    /// # Errors
+    /// [`KernelError`] says which part of it failed and why.
+    fn apply(&mut self, step: &Step) -> Result<(), KernelError>;
+}

@@ -1,0 +1,106 @@
+//! The numbers and envelopes of nf_tables messages.
+
+use neli::consts::nl::{NlType, NlmF};
+use neli::genl::{AttrTypeBuilder, Nlattr, NlattrBuilder};
+use neli::types::{Buffer, GenlBuffer};
+use neli::{Size, ToBytes};
+
+use super::super::socket::Batch;
+
+/// `sizeof(struct nfgenmsg)`.
+pub(super) const HEADER: usize = 4;
+
+pub(super) const NFT_MSG_NEWTABLE: u16 = 0;
+pub(super) const NFT_MSG_GETTABLE: u16 = 1;
+pub(super) const NFT_MSG_DELTABLE: u16 = 2;
+pub(super) const NFT_MSG_NEWCHAIN: u16 = 3;
+pub(super) const NFT_MSG_GETCHAIN: u16 = 4;
+pub(super) const NFT_MSG_NEWRULE: u16 = 6;
+pub(super) const NFT_MSG_GETRULE: u16 = 7;
+
+pub(super) const NFTA_TABLE_NAME: u16 = 1;
+pub(super) const NFTA_TABLE_USE: u16 = 3;
+pub(super) const NFTA_CHAIN_TABLE: u16 = 1;
+pub(super) const NFTA_CHAIN_NAME: u16 = 3;
+pub(super) const NFTA_CHAIN_HOOK: u16 = 4;
+pub(super) const NFTA_CHAIN_POLICY: u16 = 5;
+pub(super) const NFTA_CHAIN_TYPE: u16 = 7;
+pub(super) const NFTA_HOOK_HOOKNUM: u16 = 1;
+pub(super) const NFTA_HOOK_PRIORITY: u16 = 2;
+pub(super) const NFTA_RULE_TABLE: u16 = 1;
+pub(super) const NFTA_RULE_CHAIN: u16 = 2;
+pub(super) const NFTA_RULE_EXPRESSIONS: u16 = 4;
+pub(super) const NFTA_LIST_ELEM: u16 = 1;
+pub(super) const NFTA_EXPR_NAME: u16 = 1;
+pub(super) const NFTA_EXPR_DATA: u16 = 2;
+
+/// `struct nfgenmsg` and the attributes behind it.
+#[derive(Debug, Size, ToBytes)]
+pub(super) struct Message {
+    family: u8,
+    version: u8,
+    resource: u16,
+    attributes: GenlBuffer<u16, Buffer>,
+}
+
+impl Message {
+    pub fn new(family: u8, attributes: Vec<Nlattr<u16, Buffer>>) -> Self {
+        Self { family, version: 0, resource: 0, attributes: attributes.into_iter().collect() }
+    }
+
+    /// The envelope of a transaction names the subsystem in network byte order.
+    fn envelope() -> Self {
+        Self {
+            family: 0,
+            version: 0,
+            resource: (libc::NFNL_SUBSYS_NFTABLES as u16).to_be(),
+            attributes: GenlBuffer::new(),
+        }
+    }
+}
+
+/// A message's type: the subsystem in the upper byte.
+pub(super) fn kind(message: u16) -> u16 {
+    ((libc::NFNL_SUBSYS_NFTABLES as u16) << 8) | message
+}
+
+/// Opens a transaction.
+pub(super) fn begin(batch: &mut Batch, what: &str) {
+    batch.part(envelope_kind(libc::NFNL_MSG_BATCH_BEGIN), NlmF::empty(), Message::envelope(), what);
+}
+
+/// Commits it.
+pub(super) fn end(batch: &mut Batch, what: &str) {
+    batch.part(envelope_kind(libc::NFNL_MSG_BATCH_END), NlmF::empty(), Message::envelope(), what);
+}
+
+fn envelope_kind(kind: libc::c_int) -> impl NlType {
+    kind as u16
+}
+
+pub(super) fn attribute(kind: u16, value: impl Size + ToBytes) -> Nlattr<u16, Buffer> {
+    typed(kind, false, value)
+}
+
+/// An attribute that holds other attributes.
+pub(super) fn nested(kind: u16, inner: Vec<Nlattr<u16, Buffer>>) -> Nlattr<u16, Buffer> {
+    typed(kind, true, inner.into_iter().collect::<GenlBuffer<u16, Buffer>>())
+}
+
+/// A number, in network byte order as nf_tables has it.
+pub(super) fn be32(kind: u16, value: u32) -> Nlattr<u16, Buffer> {
+    attribute(kind, value.to_be_bytes())
+}
+
+fn typed(kind: u16, is_nested: bool, value: impl Size + ToBytes) -> Nlattr<u16, Buffer> {
+    let kind = AttrTypeBuilder::default()
+        .nla_type(kind)
+        .nla_nested(is_nested)
+        .build()
+        .expect("the type is set");
+    NlattrBuilder::default()
+        .nla_type(kind)
+        .nla_payload(value)
+        .build()
+        .expect("type and payload are set")
+}

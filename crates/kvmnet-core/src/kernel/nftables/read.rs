@@ -1,0 +1,152 @@
+//! Looking at tables: which there are, and whether one is as it should be.
+
+use nix::errno::Errno;
+
+use super::expression::{self, Expression};
+use super::lower::{self, base_chain};
+use super::message::{
+    HEADER, Message, NFT_MSG_GETCHAIN, NFT_MSG_GETRULE, NFT_MSG_GETTABLE, NFTA_CHAIN_HOOK,
+    NFTA_CHAIN_NAME, NFTA_CHAIN_POLICY, NFTA_CHAIN_TABLE, NFTA_CHAIN_TYPE, NFTA_HOOK_HOOKNUM,
+    NFTA_HOOK_PRIORITY, NFTA_RULE_CHAIN, NFTA_RULE_EXPRESSIONS, NFTA_RULE_TABLE, NFTA_TABLE_NAME,
+    NFTA_TABLE_USE, attribute, kind,
+};
+use crate::kernel::KernelError;
+use crate::kernel::attributes::{Attributes, read_be32, read_string};
+use crate::kernel::socket::Socket;
+use crate::model::{Chain, Table, TableId, TableState};
+
+/// How often a look is begun anew when the ruleset changes while it is read.
+const ATTEMPTS: usize = 16;
+
+/// Compares the kernel's table of this name with `wanted`, chain by chain and rule by rule.
+///
+/// One send: the table (which says how many objects it holds), each wanted chain, and the rules.
+/// The kernel goes through this table alone, however many rules others have.
+pub(in crate::kernel) fn table_state(
+    socket: &mut Socket,
+    wanted: &Table,
+) -> Result<TableState, KernelError> {
+    let mut attempts = 1;
+    loop {
+        match look(socket, wanted) {
+            Err(KernelError::Answer { .. }) if attempts < ATTEMPTS => attempts += 1,
+            Err(error) => return Err(error),
+            Ok(found) => return Ok(found.compare(wanted)),
+        }
+    }
+}
+
+/// What was found of a table.
+#[derive(Default)]
+struct Found {
+    exists: bool,
+    objects: u32,
+    /// Of the wanted chains, those that are there as wanted.
+    good_chains: usize,
+    rules: Vec<(String, Vec<Expression>)>,
+}
+
+impl Found {
+    fn compare(&self, wanted: &Table) -> TableState {
+        if !self.exists {
+            return TableState::Absent;
+        }
+        let chains = wanted.chains.len();
+        let same = self.objects as usize == chains
+            && self.good_chains == chains
+            && by_chain(self.rules.clone()) == by_chain(wanted_rules(wanted));
+        if same { TableState::AsWanted } else { TableState::Different }
+    }
+}
+
+/// The order of the chains means nothing, that of each one's rules does.
+fn by_chain(mut rules: Vec<(String, Vec<Expression>)>) -> Vec<(String, Vec<Expression>)> {
+    rules.sort_by(|(one, _), (other, _)| one.cmp(other));
+    rules
+}
+
+fn wanted_rules(table: &Table) -> Vec<(String, Vec<Expression>)> {
+    let of_chain = |chain: &Chain| {
+        let name = chain.hook.chain_name();
+        chain.rules.iter().map(|rule| (name.to_owned(), lower::rule(rule))).collect::<Vec<_>>()
+    };
+    table.chains.iter().flat_map(of_chain).collect()
+}
+
+fn look(socket: &mut Socket, wanted: &Table) -> Result<Found, KernelError> {
+    let TableId { family, name } = &wanted.id;
+    let what = format!("look at nftables table {}", wanted.id);
+    let mut batch = socket.batch();
+    let table = Message::new(*family, vec![attribute(NFTA_TABLE_NAME, name.as_str())]);
+    batch.get(kind(NFT_MSG_GETTABLE), table, what.as_str());
+    batch.tolerate(&[Errno::ENOENT]);
+    for chain in &wanted.chains {
+        let attributes = vec![
+            attribute(NFTA_CHAIN_TABLE, name.as_str()),
+            attribute(NFTA_CHAIN_NAME, chain.hook.chain_name()),
+        ];
+        batch.get(kind(NFT_MSG_GETCHAIN), Message::new(*family, attributes), what.as_str());
+        batch.tolerate(&[Errno::ENOENT]);
+    }
+    let rules = Message::new(*family, vec![attribute(NFTA_RULE_TABLE, name.as_str())]);
+    batch.dump(kind(NFT_MSG_GETRULE), rules, what.as_str());
+    batch.tolerate(&[Errno::ENOENT]);
+
+    let mut found = Found::default();
+    socket.request(batch, |number, payload| {
+        let attributes = Attributes(payload.get(HEADER..).unwrap_or_default());
+        match number.checked_sub(1).map(|n| wanted.chains.get(n)) {
+            None => {
+                found.exists = true;
+                found.objects = attributes.find(NFTA_TABLE_USE).and_then(read_be32).unwrap_or(0);
+            }
+            Some(Some(chain)) => found.good_chains += usize::from(is_as_wanted(attributes, chain)),
+            Some(None) => found.rules.extend(read_rule(attributes, name)),
+        }
+    })?;
+    Ok(found)
+}
+
+fn is_as_wanted(attributes: Attributes<'_>, chain: &Chain) -> bool {
+    let base = base_chain(chain.hook);
+    let hook = attributes.nested(NFTA_CHAIN_HOOK);
+    let number = |attributes: Attributes<'_>, kind| attributes.find(kind).and_then(read_be32);
+    attributes.find(NFTA_CHAIN_TYPE).map(read_string).as_deref() == Some(base.kind)
+        && number(hook, NFTA_HOOK_HOOKNUM) == Some(base.hook)
+        && number(hook, NFTA_HOOK_PRIORITY) == Some(base.priority.cast_unsigned())
+        && number(attributes, NFTA_CHAIN_POLICY) == Some(libc::NF_ACCEPT as u32)
+}
+
+/// A rule's chain and expressions; `None` for one of another table (the filter is a wish).
+fn read_rule(attributes: Attributes<'_>, table: &str) -> Option<(String, Vec<Expression>)> {
+    if attributes.find(NFTA_RULE_TABLE).map(read_string).as_deref() != Some(table) {
+        return None;
+    }
+    let chain = attributes.find(NFTA_RULE_CHAIN).map(read_string)?;
+    Some((chain, expression::decode(attributes.nested(NFTA_RULE_EXPRESSIONS))))
+}
+
+/// Every table with a name that is reserved for kvmnet, of any family.
+pub(in crate::kernel) fn reserved_tables(socket: &mut Socket) -> Result<Vec<TableId>, KernelError> {
+    let mut attempts = 1;
+    loop {
+        let mut batch = socket.batch();
+        batch.dump(kind(NFT_MSG_GETTABLE), Message::new(0, vec![]), "list the nftables tables");
+        let mut tables = Vec::new();
+        let result = socket.request(batch, |_, payload| {
+            tables.extend(read_table(payload).filter(TableId::is_reserved));
+        });
+        match result {
+            Err(KernelError::Answer { .. }) if attempts < ATTEMPTS => attempts += 1,
+            Err(error) => return Err(error),
+            Ok(()) => return Ok(tables),
+        }
+    }
+}
+
+fn read_table(payload: &[u8]) -> Option<TableId> {
+    let family = *payload.first()?;
+    let attributes = Attributes(payload.get(HEADER..)?);
+    let name = attributes.find(NFTA_TABLE_NAME).map(read_string)?;
+    Some(TableId { family, name })
+}

@@ -1,0 +1,365 @@
+//! A netlink socket that sends several messages at once and reads all their answers (netlink(7)).
+//!
+//! The kernel has handled every message, and queued every answer, when `sendmsg` returns; reading
+//! therefore never waits, and an answer that isn't there is lost, not late.
+
+use std::io::{self, Cursor};
+
+use neli::consts::nl::{NlType, NlmF};
+use neli::consts::socket::{Msg, NlFamily};
+use neli::nl::{NlPayload, NlmsghdrBuilder};
+use neli::socket::NlSocket;
+use neli::utils::Groups;
+use neli::{Size, ToBytes};
+use nix::errno::Errno;
+
+use super::KernelError;
+use super::attributes::{Attributes, aligned, read_i32, read_string, read_u16, read_u32};
+
+/// The kernel never sends more in one answer than its reader takes, up to 32 KiB
+/// (`netlink_dump`, `net/netlink/af_netlink.c`).
+const BUFFER: usize = 32 * 1024;
+/// `sizeof(struct nlmsghdr)`.
+const HEADER: usize = 16;
+/// The kernel's words about an error (`linux/netlink.h`).
+const NLMSGERR_ATTR_MSG: u16 = 1;
+
+/// Messages that go out in one `sendmsg`, and what each is for. Made by [`Socket::batch`].
+pub(super) struct Batch {
+    bytes: Cursor<Vec<u8>>,
+    requests: Vec<Request>,
+    /// The sequence number before the first message's.
+    base: u32,
+}
+
+struct Request {
+    /// What it is for, as an infinitive.
+    what: String,
+    /// Whether an answer is due even where it succeeds.
+    answered: bool,
+    /// The errors that mean that there is nothing to do.
+    tolerated: &'static [Errno],
+}
+
+impl Batch {
+    /// Asks for one object.
+    pub fn get(
+        &mut self,
+        kind: impl NlType,
+        payload: impl Size + ToBytes,
+        what: impl Into<String>,
+    ) {
+        self.push(kind, NlmF::empty(), payload, what.into(), true);
+    }
+
+    /// Asks for all objects that fit. No two dumps fit one batch, and it has to be the last message.
+    pub fn dump(
+        &mut self,
+        kind: impl NlType,
+        payload: impl Size + ToBytes,
+        what: impl Into<String>,
+    ) {
+        self.push(kind, NlmF::DUMP, payload, what.into(), true);
+    }
+
+    /// Asks for a change, which the kernel acknowledges.
+    pub fn change(
+        &mut self,
+        kind: impl NlType,
+        flags: NlmF,
+        payload: impl Size + ToBytes,
+        what: impl Into<String>,
+    ) {
+        self.push(kind, flags | NlmF::ACK, payload, what.into(), true);
+    }
+
+    /// A part of a transaction: answered only where it fails.
+    pub fn part(
+        &mut self,
+        kind: impl NlType,
+        flags: NlmF,
+        payload: impl Size + ToBytes,
+        what: impl Into<String>,
+    ) {
+        self.push(kind, flags, payload, what.into(), false);
+    }
+
+    /// Of the message added last: these errors mean that there is nothing to do.
+    pub fn tolerate(&mut self, errors: &'static [Errno]) {
+        if let Some(request) = self.requests.last_mut() {
+            request.tolerated = errors;
+        }
+    }
+
+    fn push(
+        &mut self,
+        kind: impl NlType,
+        flags: NlmF,
+        payload: impl Size + ToBytes,
+        what: String,
+        answered: bool,
+    ) {
+        self.requests.push(Request { what, answered, tolerated: &[] });
+        let message = NlmsghdrBuilder::default()
+            .nl_type(kind)
+            .nl_flags(flags | NlmF::REQUEST)
+            .nl_seq(self.base.wrapping_add(self.requests.len() as u32))
+            .nl_payload(NlPayload::Payload(payload))
+            .build()
+            .expect("type, flags and payload are set");
+        message.to_bytes(&mut self.bytes).expect("writing to memory can't fail");
+    }
+}
+
+pub(super) struct Socket {
+    socket: NlSocket,
+    buffer: Vec<u8>,
+    /// The last sequence number used: an answer left over from an earlier send must never be taken
+    /// for one of this.
+    sequence: u32,
+}
+
+impl Socket {
+    pub fn open(family: NlFamily) -> io::Result<Self> {
+        let socket = NlSocket::connect(family, None, Groups::empty())?;
+        // Only a help: where it is refused, errors come without the kernel's own words.
+        let _ = socket.enable_ext_ack(true);
+        if family == NlFamily::Route {
+            // Without it the kernel ignores the filters of an address dump.
+            socket.enable_strict_checking(true)?;
+        }
+        Ok(Self { socket, buffer: vec![0; BUFFER], sequence: 0 })
+    }
+
+    /// An empty batch.
+    pub fn batch(&self) -> Batch {
+        Batch {
+            bytes: Cursor::new(Vec::with_capacity(1024)),
+            requests: Vec::new(),
+            base: self.sequence,
+        }
+    }
+
+    /// Sends the batch and reads all answers; the first error of any message is the error of all.
+    /// `each` gets the objects, with the number of the request that they answer, from 0.
+    pub fn request(
+        &mut self,
+        batch: Batch,
+        each: impl FnMut(usize, &[u8]),
+    ) -> Result<(), KernelError> {
+        let Batch { bytes, requests, base } = batch;
+        self.sequence = base.wrapping_add(requests.len() as u32);
+        let what = || requests.first().map_or_else(String::new, |request| request.what.clone());
+        retry(|| self.socket.send(bytes.get_ref(), Msg::empty()))
+            .map_err(|error| KernelError::system(what(), error))?;
+        self.answers(&requests, base, each)
+    }
+
+    fn answers(
+        &mut self,
+        requests: &[Request],
+        base: u32,
+        mut each: impl FnMut(usize, &[u8]),
+    ) -> Result<(), KernelError> {
+        let mut due: Vec<bool> = requests.iter().map(|request| request.answered).collect();
+        let mut failure = None;
+        while due.contains(&true) {
+            let what = || requests.first().map_or_else(String::new, |request| request.what.clone());
+            let length = match retry(|| self.receive()) {
+                Ok(length) if length <= self.buffer.len() => length,
+                Ok(_) => return Err(bad_answer(what(), "is longer than any can be")),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    // A transaction that failed as a whole is answered once.
+                    return Err(failure.unwrap_or_else(|| bad_answer(what(), "is missing")));
+                }
+                Err(error) => return Err(KernelError::system(what(), error)),
+            };
+            for message in Messages(&self.buffer[..length]) {
+                let number = message.sequence.wrapping_sub(base).wrapping_sub(1) as usize;
+                let Some(request) = requests.get(number) else {
+                    continue;
+                };
+                if message.flags & NlmF::DUMP_INTR.bits() != 0 {
+                    failure.get_or_insert_with(|| {
+                        bad_answer(request.what.clone(), "changed while it was read")
+                    });
+                }
+                match message.outcome() {
+                    Outcome::Object(payload) => {
+                        each(number, payload);
+                        due[number] &= message.flags & NlmF::MULTI.bits() != 0;
+                    }
+                    Outcome::Done => due[number] = false,
+                    Outcome::Failed(errno, text) => {
+                        due[number] = false;
+                        if !request.tolerated.contains(&errno) {
+                            failure.get_or_insert_with(|| KernelError::Refused {
+                                what: request.what.clone(),
+                                errno,
+                                message: text,
+                            });
+                        }
+                    }
+                }
+            }
+        }
+        failure.map_or(Ok(()), Err)
+    }
+
+    fn receive(&mut self) -> io::Result<usize> {
+        let flags = Msg::DONTWAIT | Msg::TRUNC;
+        self.socket.recv(&mut self.buffer, flags).map(|(length, _)| length)
+    }
+}
+
+/// Tries again what a signal interrupted.
+fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
+fn bad_answer(what: String, problem: &'static str) -> KernelError {
+    KernelError::Answer { what, problem }
+}
+
+/// The messages of one answer (`struct nlmsghdr`). Iteration ends at the first that doesn't fit.
+struct Messages<'a>(&'a [u8]);
+
+struct Message<'a> {
+    kind: u16,
+    flags: u16,
+    sequence: u32,
+    payload: &'a [u8],
+}
+
+enum Outcome<'a> {
+    Object(&'a [u8]),
+    Done,
+    Failed(Errno, Option<String>),
+}
+
+impl<'a> Iterator for Messages<'a> {
+    type Item = Message<'a>;
+
+    fn next(&mut self) -> Option<Message<'a>> {
+        let length = read_u32(self.0)? as usize;
+        let payload = self.0.get(HEADER..length)?;
+        let message = Message {
+            kind: read_u16(self.0.get(4..)?)?,
+            flags: read_u16(self.0.get(6..)?)?,
+            sequence: read_u32(self.0.get(8..)?)?,
+            payload,
+        };
+        self.0 = self.0.get(aligned(length)..).unwrap_or_default();
+        Some(message)
+    }
+}
+
+impl<'a> Message<'a> {
+    fn outcome(&self) -> Outcome<'a> {
+        match libc::c_int::from(self.kind) {
+            libc::NLMSG_ERROR | libc::NLMSG_DONE => match read_i32(self.payload) {
+                Some(code) if code < 0 => {
+                    Outcome::Failed(Errno::from_raw(code.wrapping_neg()), self.text())
+                }
+                _ => Outcome::Done,
+            },
+            _ => Outcome::Object(self.payload),
+        }
+    }
+
+    /// The kernel's words about an error, behind the request that it quotes whole or in part.
+    fn text(&self) -> Option<String> {
+        if self.flags & NlmF::ACK_TLVS.bits() == 0 {
+            return None;
+        }
+        let quoted = match libc::c_int::from(self.kind) {
+            libc::NLMSG_DONE => 0,
+            _ if self.flags & NlmF::CAPPED.bits() != 0 => HEADER,
+            _ => aligned(read_u32(self.payload.get(4..)?)? as usize),
+        };
+        let attributes = Attributes(self.payload.get(4 + quoted..)?);
+        attributes.find(NLMSGERR_ATTR_MSG).map(read_string)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(kind: i32, flags: NlmF, sequence: u32, payload: &[u8]) -> Vec<u8> {
+        let mut bytes = ((HEADER + payload.len()) as u32).to_ne_bytes().to_vec();
+        bytes.extend((kind as u16).to_ne_bytes());
+        bytes.extend(flags.bits().to_ne_bytes());
+        bytes.extend(sequence.to_ne_bytes());
+        bytes.extend([0; 4]);
+        bytes.extend(payload);
+        bytes.resize(aligned(bytes.len()), 0);
+        bytes
+    }
+
+    fn only(bytes: &[u8]) -> Message<'_> {
+        let mut messages = Messages(bytes);
+        let message = messages.next().unwrap();
+        assert!(messages.next().is_none());
+        message
+    }
+
+    #[test]
+    fn an_error_carries_number_and_words() {
+        let quoted = message(16, NlmF::REQUEST, 9, b"12345678");
+        let mut payload = (-16i32).to_ne_bytes().to_vec();
+        payload.extend(&quoted);
+        payload.extend([12, 0, 1, 0]);
+        payload.extend(b"no way\0\0");
+        let bytes = message(libc::NLMSG_ERROR, NlmF::ACK_TLVS, 9, &payload);
+        let Outcome::Failed(errno, text) = only(&bytes).outcome() else {
+            panic!("no failure");
+        };
+        assert_eq!((errno, text.as_deref()), (Errno::EBUSY, Some("no way")));
+    }
+
+    /// neli's own parser fails on this one.
+    #[test]
+    fn a_success_may_carry_words_too() {
+        let mut payload = 0i32.to_ne_bytes().to_vec();
+        payload.extend(message(16, NlmF::REQUEST, 9, b""));
+        payload.extend([12, 0, 1, 0]);
+        payload.extend(b"warning\0");
+        let flags = NlmF::ACK_TLVS | NlmF::CAPPED;
+        let bytes = message(libc::NLMSG_ERROR, flags, 9, &payload);
+        assert!(matches!(only(&bytes).outcome(), Outcome::Done));
+    }
+
+    #[test]
+    fn a_dump_can_end_in_an_error() {
+        let bytes = message(libc::NLMSG_DONE, NlmF::MULTI, 1, &(-12i32).to_ne_bytes());
+        assert!(matches!(only(&bytes).outcome(), Outcome::Failed(Errno::ENOMEM, None)));
+        let bytes = message(libc::NLMSG_DONE, NlmF::MULTI, 1, &0i32.to_ne_bytes());
+        assert!(matches!(only(&bytes).outcome(), Outcome::Done));
+        let bytes = message(libc::NLMSG_DONE, NlmF::MULTI, 1, &[]);
+        assert!(matches!(only(&bytes).outcome(), Outcome::Done));
+    }
+
+    #[test]
+    fn garbage_ends_the_answer() {
+        let whole = message(16, NlmF::empty(), 1, &[0; 32]);
+        for cut in 0..whole.len() {
+            assert_eq!(Messages(&whole[..cut]).count(), 0, "{cut}");
+        }
+        for length in [0u32, 1, 15, 17, 4000, u32::MAX] {
+            let mut lying = whole.clone();
+            lying[..4].copy_from_slice(&length.to_ne_bytes());
+            let found: Vec<_> = Messages(&lying).map(|m| m.payload.len()).collect();
+            assert!(found.iter().all(|&n| n <= 32), "{length}: {found:?}");
+        }
+        let mut least = (i32::MIN).to_ne_bytes().to_vec();
+        least.extend([0xff; 40]);
+        let bytes = message(libc::NLMSG_ERROR, NlmF::ACK_TLVS, 1, &least);
+        assert!(matches!(only(&bytes).outcome(), Outcome::Failed(_, None)));
+    }
+}

@@ -1,0 +1,59 @@
+//! Sysctls, by their files: a key with dots can't name an interface that has some.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::KernelError;
+use crate::model::Sysctl;
+
+const ROOT: &str = "/proc/sys/net";
+
+fn path(sysctl: &Sysctl) -> PathBuf {
+    let root = Path::new(ROOT);
+    match sysctl {
+        Sysctl::ForwardIpv4 => root.join("ipv4/ip_forward"),
+        Sysctl::DisableIpv6 { interface } => {
+            root.join("ipv6/conf").join(interface.as_str()).join("disable_ipv6")
+        }
+    }
+}
+
+/// Whether `net.ipv4.ip_forward` is on.
+pub(super) fn forwards_ipv4() -> Result<bool, KernelError> {
+    let path = path(&Sysctl::ForwardIpv4);
+    fs::read(&path)
+        .map(|value| value.first().is_some_and(|&digit| digit != b'0'))
+        .map_err(|error| KernelError::system(format!("read {}", path.display()), error))
+}
+
+/// Writes 1.
+pub(super) fn write(sysctl: &Sysctl) -> Result<(), KernelError> {
+    let path = path(sysctl);
+    match fs::OpenOptions::new()
+        .write(true)
+        .open(&path)
+        .and_then(|mut file| io::Write::write_all(&mut file, b"1\n"))
+    {
+        Ok(()) => Ok(()),
+        // A kernel without IPv6 has none to turn off.
+        Err(error)
+            if matches!(sysctl, Sysctl::DisableIpv6 { .. })
+                && error.kind() == io::ErrorKind::NotFound =>
+        {
+            Ok(())
+        }
+        Err(source) => Err(KernelError::Sysctl { name: key(sysctl), source }),
+    }
+}
+
+/// The name as sysctl(8) takes it, which also takes slashes for dots.
+fn key(sysctl: &Sysctl) -> String {
+    match sysctl {
+        Sysctl::ForwardIpv4 => "net.ipv4.ip_forward".to_owned(),
+        Sysctl::DisableIpv6 { interface } if interface.as_str().contains('.') => {
+            format!("net/ipv6/conf/{interface}/disable_ipv6")
+        }
+        Sysctl::DisableIpv6 { interface } => format!("net.ipv6.conf.{interface}.disable_ipv6"),
+    }
+}

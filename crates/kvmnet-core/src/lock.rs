@@ -1,0 +1,257 @@
+//! One run at a time in a network namespace: a flock(2) that goes with its process, however it
+//! ends.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, Flock, FlockArg, OFlag, openat};
+use nix::sys::stat::{Mode, SFlag, fstat, lstat, mkdirat};
+use nix::unistd::geteuid;
+use thiserror::Error;
+
+/// Root's own: whoever can open the lock's file can hold it, and so stop every start of a VM.
+const DIRECTORY: &str = "/run/kvmnet";
+const NETWORK_NAMESPACE: &str = "/proc/self/ns/net";
+const OWN_LOCKS: &str = "/proc/locks";
+
+/// How long one and the same holder may keep the lock. Two hundred shutdowns in a row take longer,
+/// each of them a fraction of a second.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How often it is looked at who holds the lock.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+const FIRST_PAUSE: Duration = Duration::from_micros(250);
+const LONGEST_PAUSE: Duration = Duration::from_millis(8);
+
+/// Why the lock can't be had.
+#[derive(Debug, Error)]
+pub enum LockError {
+    /// Something about the lock's directory or file.
+    #[error("{}: cannot {what}; kvmnet keeps its lock there, and /run must be a writable directory", .path.display())]
+    System {
+        /// The file or directory.
+        path: PathBuf,
+        /// What was attempted, as an infinitive.
+        what: &'static str,
+        /// The cause.
+        source: io::Error,
+    },
+    /// Somebody other than root could take the lock.
+    #[error("{}: {problem}; remove it, kvmnet makes it anew: rm -rf {DIRECTORY}", .path.display())]
+    Unsafe {
+        /// The file or directory.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// One process holds it and doesn't let go.
+    #[error("{}: held for more than 5 s by {holder}; see what it waits for, and end it if it hangs", .path.display())]
+    Held {
+        /// The lock's file.
+        path: PathBuf,
+        /// Process id and command.
+        holder: String,
+    },
+}
+
+/// The lock, held until dropped.
+pub struct Lock {
+    _file: Flock<File>,
+}
+
+impl Lock {
+    /// Takes the lock of the process's network namespace, waiting for it where need be.
+    ///
+    /// # Errors
+    /// [`LockError::Held`] where the same process has held it for 5 s; the others where the lock
+    /// can't be made, or not safely.
+    pub fn acquire() -> Result<Self, LockError> {
+        make_directory()?;
+        let namespace = fs::metadata(NETWORK_NAMESPACE)
+            .map_err(|source| system(Path::new(NETWORK_NAMESPACE), "look at it", source))?;
+        let path = Path::new(DIRECTORY).join(format!("net-{}", namespace.ino()));
+        loop {
+            let file = wait(open(&path)?, &path)?;
+            // Somebody may have removed the file while it was waited for, and others lock a new one.
+            if is_at(&file, &path) {
+                return Ok(Self { _file: file });
+            }
+        }
+    }
+}
+
+fn system(path: &Path, what: &'static str, source: impl Into<io::Error>) -> LockError {
+    LockError::System { path: path.to_owned(), what, source: source.into() }
+}
+
+fn make_directory() -> Result<(), LockError> {
+    let path = Path::new(DIRECTORY);
+    match mkdirat(AT_FDCWD, path, Mode::S_IRWXU) {
+        Ok(()) | Err(Errno::EEXIST) => {}
+        Err(errno) => return Err(system(path, "make the directory", errno)),
+    }
+    let found = lstat(path).map_err(|errno| system(path, "look at it", errno))?;
+    let kind = SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT;
+    if kind != SFlag::S_IFDIR {
+        return Err(unsafe_at(path, "is not a directory"));
+    }
+    check_owner(path, found.st_uid)?;
+    if found.st_mode & 0o022 != 0 {
+        return Err(unsafe_at(path, "others than its owner can write to it"));
+    }
+    Ok(())
+}
+
+fn open(path: &Path) -> Result<File, LockError> {
+    let flags =
+        OFlag::O_RDONLY | OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
+    let file = openat(AT_FDCWD, path, flags, Mode::S_IRUSR | Mode::S_IWUSR)
+        .map(File::from)
+        .map_err(|errno| system(path, "open it", errno))?;
+    let found = fstat(file.as_fd()).map_err(|errno| system(path, "look at it", errno))?;
+    check_owner(path, found.st_uid)?;
+    if found.st_mode & 0o077 != 0 {
+        return Err(unsafe_at(path, "others than its owner can open it"));
+    }
+    Ok(file)
+}
+
+fn check_owner(path: &Path, owner: u32) -> Result<(), LockError> {
+    if owner == geteuid().as_raw() {
+        Ok(())
+    } else {
+        Err(unsafe_at(path, "belongs to another user"))
+    }
+}
+
+fn unsafe_at(path: &Path, problem: &'static str) -> LockError {
+    LockError::Unsafe { path: path.to_owned(), problem }
+}
+
+/// Tries until it has the lock. A clock bounds the wait: QEMU leaves SIGALRM blocked.
+fn wait(mut file: File, path: &Path) -> Result<Flock<File>, LockError> {
+    let mut pause = FIRST_PAUSE;
+    let mut patience = Patience::new();
+    loop {
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Ok(lock),
+            Err((again, Errno::EWOULDBLOCK | Errno::EINTR)) => file = again,
+            Err((_, errno)) => return Err(system(path, "lock it", errno)),
+        }
+        if let Some(holder) = patience.exhausted_by(&file) {
+            return Err(LockError::Held { path: path.to_owned(), holder });
+        }
+        thread::sleep(pause);
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// Who has held the lock since when.
+struct Patience {
+    holder: Option<u32>,
+    since: Instant,
+    looked: Instant,
+}
+
+impl Patience {
+    fn new() -> Self {
+        let now = Instant::now();
+        Self { holder: None, since: now, looked: now }
+    }
+
+    /// Describes the holder once it has been the same for too long.
+    fn exhausted_by(&mut self, file: &File) -> Option<String> {
+        let now = Instant::now();
+        if now - self.looked < LOOK_EVERY {
+            return None;
+        }
+        self.looked = now;
+        let holder = holder_of(file);
+        if holder != self.holder {
+            self.holder = holder;
+            self.since = now;
+        }
+        (now - self.since >= PATIENCE).then(|| describe(holder))
+    }
+}
+
+/// The process that holds a flock on the file, by `/proc/locks` (proc_locks(5)); none where it has
+/// let go or can't be seen from this process id namespace.
+fn holder_of(file: &File) -> Option<u32> {
+    let inode = file.metadata().ok()?.ino();
+    fs::read_to_string(OWN_LOCKS).ok()?.lines().find_map(|line| holder_in(line, inode))
+}
+
+/// A line such as `3: FLOCK  ADVISORY  WRITE 4711 00:19:1234 0 EOF`.
+fn holder_in(line: &str, inode: u64) -> Option<u32> {
+    let mut fields = line.split_ascii_whitespace().skip(1);
+    if fields.next() != Some("FLOCK") {
+        return None;
+    }
+    let pid = fields.nth(2)?.parse().ok()?;
+    let (_, found) = fields.next()?.rsplit_once(':')?;
+    (found.parse() == Ok(inode) && pid != 0).then_some(pid)
+}
+
+fn describe(holder: Option<u32>) -> String {
+    let Some(pid) = holder else {
+        return "a process that cannot be seen from here".to_owned();
+    };
+    match fs::read_to_string(format!("/proc/{pid}/comm")) {
+        Ok(command) => format!("process {pid} ({})", command.trim_end()),
+        Err(_) => format!("process {pid}"),
+    }
+}
+
+fn is_at(file: &File, path: &Path) -> bool {
+    match (fstat(file.as_fd()), lstat(path)) {
+        (Ok(held), Ok(found)) => (held.st_dev, held.st_ino) == (found.st_dev, found.st_ino),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_holder_is_read_from_proc_locks() {
+        let line = "3: FLOCK  ADVISORY  WRITE 4711 00:19:1234 0 EOF";
+        assert_eq!(holder_in(line, 1234), Some(4711));
+        assert_eq!(holder_in(line, 123), None);
+        for other in [
+            "3: POSIX  ADVISORY  WRITE 4711 00:19:1234 0 EOF",
+            "3: -> FLOCK  ADVISORY  WRITE 4711 00:19:1234 0 EOF",
+            "3: FLOCK  ADVISORY  WRITE 0 00:19:1234 0 EOF",
+            "3: FLOCK",
+            "",
+        ] {
+            assert_eq!(holder_in(other, 1234), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn patience_begins_anew_with_each_holder() {
+        let file = tempfile();
+        let mut patience = Patience::new();
+        assert_eq!(patience.exhausted_by(&file), None);
+        let long_ago = Instant::now() - 2 * PATIENCE;
+        patience.looked = long_ago;
+        patience.since = long_ago;
+        patience.holder = Some(1);
+        // Nobody holds it now: the holder has changed.
+        assert_eq!(patience.exhausted_by(&file), None);
+        patience.looked = long_ago;
+        patience.since = long_ago;
+        assert!(patience.exhausted_by(&file).is_some());
+    }
+
+    fn tempfile() -> File {
+        File::open("/proc/self/exe").unwrap()
+    }
+}

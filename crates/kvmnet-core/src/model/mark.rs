@@ -1,0 +1,104 @@
+//! How a bridge says that it is kvmnet's: by its `ifalias` (`ip link`, `IFLA_IFALIAS`), never by
+//! its name.
+
+use std::fmt;
+
+use super::{Link, LinkKind, Mac, NetworkName};
+
+const PREFIX: &str = "kvmnet:";
+const PINNED: &str = ":pinned";
+
+/// The mark that a bridge of ours carries as its alias: `kvmnet:NAME`, or `kvmnet:NAME:pinned`
+/// where an administrator brought the network up and only the administrator takes it down.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mark {
+    /// The network whose bridge it is.
+    pub network: NetworkName,
+    /// Whether it stays when nobody uses it.
+    pub pinned: bool,
+}
+
+impl Mark {
+    /// The mark of a network that goes with its last guest.
+    #[must_use]
+    pub fn of(network: &NetworkName) -> Self {
+        Self { network: network.clone(), pinned: false }
+    }
+
+    /// Reads an alias; `None` where it is somebody else's.
+    #[must_use]
+    pub fn parse(alias: &str) -> Option<Self> {
+        let rest = alias.strip_prefix(PREFIX)?;
+        let (name, pinned) = match rest.strip_suffix(PINNED) {
+            Some(name) => (name, true),
+            None => (rest, false),
+        };
+        let network = NetworkName::parse(name)?;
+        Some(Self { network, pinned })
+    }
+}
+
+impl fmt::Display for Mark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let pinned = if self.pinned { PINNED } else { "" };
+        write!(f, "{PREFIX}{}{pinned}", self.network)
+    }
+}
+
+/// Whose bridge `link` is: the alias decides; a bridge without one is ours where it carries exactly
+/// the address derived from one of the `known` networks (somebody cleared the alias).
+#[must_use]
+pub fn owner_of(link: &Link, known: &[NetworkName]) -> Option<Mark> {
+    if !matches!(link.kind, LinkKind::Bridge { .. }) {
+        return None;
+    }
+    if !link.alias.is_empty() {
+        return Mark::parse(&link.alias);
+    }
+    let mac = link.mac?;
+    known.iter().find(|network| Mac::of_bridge(network) == mac).map(Mark::of)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(text: &str) -> NetworkName {
+        NetworkName::parse(text).unwrap()
+    }
+
+    #[test]
+    fn marks_read_as_they_were_written() {
+        for (text, network, pinned) in [
+            ("kvmnet:default", "default", false),
+            ("kvmnet:lab-2:pinned", "lab-2", true),
+            ("kvmnet:pinned", "pinned", false),
+        ] {
+            let mark = Mark::parse(text).unwrap();
+            assert_eq!((mark.network.as_str(), mark.pinned), (network, pinned));
+            assert_eq!(mark.to_string(), text);
+        }
+    }
+
+    #[test]
+    fn anything_else_is_somebody_elses() {
+        for text in ["", "kvmnet", "kvmnet:", "kvmnet:A", "kvmnet:a:b", " kvmnet:a", "office LAN"] {
+            assert_eq!(Mark::parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_alias_decides_and_the_address_only_without_one() {
+        let known = [name("default")];
+        let mut link = Link::test_bridge("br0", 7);
+        link.mac = Some(Mac::of_bridge(&known[0]));
+        assert_eq!(owner_of(&link, &known), Some(Mark::of(&known[0])));
+        assert_eq!(owner_of(&link, &[]), None);
+        link.alias = "office LAN".to_owned();
+        assert_eq!(owner_of(&link, &known), None);
+        link.alias = "kvmnet:lab".to_owned();
+        assert_eq!(owner_of(&link, &known), Some(Mark::of(&name("lab"))));
+        link.kind = LinkKind::Other("veth".to_owned());
+        assert_eq!(owner_of(&link, &known), None);
+    }
+}

@@ -1,0 +1,187 @@
+//! A step is one transaction of the kernel, and so what a crash can fall between.
+
+use std::fmt;
+
+use ipnet::Ipv4Net;
+
+use super::{InterfaceName, Mac, Mark, Table, TableId};
+
+/// One transaction: one `sendmsg` of rtnetlink messages, one nf_tables batch, or one write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// rtnetlink messages in one send. An error in one doesn't stop those behind it.
+    Links(Vec<LinkChange>),
+    /// Makes a table with its chains and rules, all or nothing. `replace`: where there is one by
+    /// that name, it goes in the same transaction.
+    InstallTable {
+        /// The table.
+        table: Table,
+        /// Whether one by that name is there now.
+        replace: bool,
+    },
+    /// Deletes a table with all it holds.
+    DeleteTable(TableId),
+    /// Writes one sysctl.
+    Sysctl(Sysctl),
+}
+
+/// A change to a link or its addresses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LinkChange {
+    /// Makes a bridge, up, without STP and forward delay, and marks it.
+    CreateBridge {
+        /// Its name, which must be free.
+        name: InterfaceName,
+        /// Its index, which must be free: only by a chosen index can the mark follow in the same
+        /// send without ever reaching somebody else's bridge of that name.
+        index: u32,
+        /// Its address.
+        mac: Mac,
+        /// Its mark.
+        mark: Mark,
+    },
+    /// Puts back what a bridge of ours has lost.
+    RepairBridge {
+        /// The bridge's index.
+        index: u32,
+        /// Its name, for people.
+        name: String,
+        /// The address to set, where it isn't that.
+        mac: Option<Mac>,
+        /// The mark to set, where it is missing.
+        mark: Option<Mark>,
+        /// Whether STP and forward delay are to be put to nought.
+        forwarding: bool,
+        /// Whether it is to be set up.
+        up: bool,
+    },
+    /// Gives a bridge an address.
+    AddAddress {
+        /// The bridge's index.
+        index: u32,
+        /// Its name, for people.
+        bridge: String,
+        /// The address, with the length of the subnet's prefix.
+        address: Ipv4Net,
+    },
+    /// Makes a tap a port of a bridge, and sets it up.
+    AttachTap {
+        /// The tap's index.
+        index: u32,
+        /// Its name.
+        tap: InterfaceName,
+        /// The bridge's index.
+        master: u32,
+        /// Its name, for people.
+        bridge: String,
+        /// The address to set, where the tap's own would lower the bridge's.
+        mac: Option<Mac>,
+        /// The bridge's MTU, in bytes, where the tap's differs.
+        mtu: Option<u32>,
+        /// Whether the kernel must first be told to make no IPv6 address for the tap.
+        no_inet6_address: bool,
+    },
+    /// Takes a tap out of its bridge, and sets it down.
+    ReleaseTap {
+        /// The tap's index.
+        index: u32,
+        /// Its name, for people.
+        tap: InterfaceName,
+    },
+    /// Deletes a bridge of ours; ports that are left become free.
+    DeleteBridge {
+        /// The bridge's index.
+        index: u32,
+        /// Its name, for people.
+        name: String,
+    },
+}
+
+/// A sysctl and the value written to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Sysctl {
+    /// `net.ipv4.ip_forward` = 1.
+    ForwardIpv4,
+    /// `net.ipv6.conf.BRIDGE.disable_ipv6` = 1: the host neither hears the guests' router
+    /// advertisements nor forwards IPv6 for them.
+    DisableIpv6 {
+        /// The interface.
+        interface: InterfaceName,
+    },
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Links(changes) => {
+                for (n, change) in changes.iter().enumerate() {
+                    let separator = if n == 0 { "" } else { "; " };
+                    write!(f, "{separator}{change}")?;
+                }
+                Ok(())
+            }
+            Self::InstallTable { table, replace } => {
+                let verb = if *replace { "replace" } else { "make" };
+                write!(f, "{verb} table {}", table.id)
+            }
+            Self::DeleteTable(table) => write!(f, "delete table {table}"),
+            Self::Sysctl(sysctl) => sysctl.fmt(f),
+        }
+    }
+}
+
+impl fmt::Display for LinkChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::CreateBridge { name, index, mac, mark } => write!(
+                f,
+                "make bridge {name} (index {index}, address {mac}, alias {mark}, no STP, no forward delay) and set it up"
+            ),
+            Self::RepairBridge { name, mac, mark, forwarding, up, .. } => {
+                write!(f, "repair bridge {name}:")?;
+                if let Some(mac) = mac {
+                    write!(f, " address {mac}")?;
+                }
+                if let Some(mark) = mark {
+                    write!(f, " alias {mark}")?;
+                }
+                if *forwarding {
+                    f.write_str(" no STP, no forward delay")?;
+                }
+                if *up {
+                    f.write_str(" up")?;
+                }
+                Ok(())
+            }
+            Self::AddAddress { bridge, address, .. } => {
+                write!(f, "give {bridge} the address {address}")
+            }
+            Self::AttachTap { tap, bridge, mac, mtu, no_inet6_address, .. } => {
+                if *no_inet6_address {
+                    write!(f, "let {tap} have no IPv6 address; ")?;
+                }
+                write!(f, "make {tap} a port of {bridge}")?;
+                if let Some(mac) = mac {
+                    write!(f, ", address {mac}")?;
+                }
+                if let Some(mtu) = mtu {
+                    write!(f, ", MTU {mtu}")?;
+                }
+                f.write_str(", up")
+            }
+            Self::ReleaseTap { tap, .. } => write!(f, "take {tap} out of its bridge, down"),
+            Self::DeleteBridge { name, .. } => write!(f, "delete bridge {name}"),
+        }
+    }
+}
+
+impl fmt::Display for Sysctl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ForwardIpv4 => f.write_str("set net.ipv4.ip_forward to 1"),
+            Self::DisableIpv6 { interface } => {
+                write!(f, "set disable_ipv6 of {interface} to 1")
+            }
+        }
+    }
+}

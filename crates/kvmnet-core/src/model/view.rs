@@ -1,0 +1,88 @@
+//! What one run looks at before it decides: a snapshot for each verb.
+
+use ipnet::Ipv4Net;
+
+use super::{Link, TableId};
+
+/// A tap and what it is a port of.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct TapView {
+    /// The interface that the given name led to.
+    pub link: Option<Link>,
+    /// The name of its master, where it has one.
+    pub master: Option<String>,
+}
+
+/// A route of the host that lies in a network's subnet, host addresses included.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Route {
+    /// Where it leads to.
+    pub destination: Ipv4Net,
+    /// Over which interface, where it names one.
+    pub interface: Option<String>,
+}
+
+/// How a network's nftables table compares with the one it should have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum TableState {
+    /// There is none.
+    Absent,
+    /// Chains and rules are exactly the wanted ones.
+    AsWanted,
+    /// There is one by that name with other content.
+    Different,
+}
+
+/// What attaching to the administrator's bridge looks at.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct BridgedView {
+    /// The tap.
+    pub tap: TapView,
+    /// The interface by the bridge's name.
+    pub named: Option<Link>,
+    /// The bridge that holds the default route of lowest metric among those over bridges; looked
+    /// for only where it is wanted and `named` is none.
+    pub default_route: Option<Link>,
+}
+
+/// What attaching to a NAT network looks at.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct NatView {
+    /// The tap.
+    pub tap: TapView,
+    /// The interface by the bridge's name.
+    pub bridge: Option<Link>,
+    /// Its IPv4 addresses.
+    pub addresses: Vec<Ipv4Net>,
+    /// A route equal to the subnet or inside it that doesn't lead over the bridge, the widest where
+    /// there are several; looked for only where the bridge hasn't got the network's address yet.
+    pub conflict: Option<Route>,
+    /// An interface index that nobody has; looked for only where there is no bridge.
+    pub free_index: u32,
+    /// The network's nftables table.
+    pub table: TableState,
+    /// `net.ipv4.ip_forward`.
+    pub ip_forward: bool,
+}
+
+/// A bridge with its ports.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct BridgeView {
+    /// The bridge.
+    pub link: Link,
+    /// Its ports.
+    pub ports: Vec<Link>,
+    /// Its IPv4 addresses; read only of a bridge that isn't kvmnet's.
+    pub addresses: Vec<Ipv4Net>,
+}
+
+/// What releasing a tap, and clearing away what nobody uses, looks at.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ReleaseView {
+    /// The interface that the tap's name led to, where a tap is to be released.
+    pub tap: Option<Link>,
+    /// The bridge it is a port of, and every bridge of kvmnet's.
+    pub bridges: Vec<BridgeView>,
+    /// Every nftables table with a name that kvmnet reserves.
+    pub tables: Vec<TableId>,
+}

@@ -1,0 +1,107 @@
+//! Where messages go: syslog and stderr, neither of which may hold up or end a run.
+
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixDatagram;
+use std::process;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use log::{Level, LevelFilter};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+const SYSLOG: &str = "/dev/log";
+/// `LOG_DAEMON` (syslog.h), shifted as in a message's priority.
+const FACILITY: u8 = 3 << 3;
+/// A pipe that poll(2) calls writable takes so many bytes without blocking (`PIPE_BUF`, pipe(7)).
+const UNBLOCKED: usize = 4096;
+/// How long to wait for a reader of stderr, in milliseconds.
+const STDERR_PATIENCE: u16 = 500;
+/// Name of the environment variable with the log filter, as `RUST_LOG` of `env_logger` has it.
+const FILTER: &str = "KVMNET_LOG";
+
+/// The debugging log, kept until the lock is released: stderr may be a pipe that nobody reads.
+#[derive(Clone, Default)]
+pub struct Buffer(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Buffer {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Buffer {
+    /// Sends `log` into a buffer as far as `KVMNET_LOG` asks for it; without it nothing is logged.
+    #[must_use]
+    pub fn install() -> Self {
+        let buffer = Self::default();
+        if let Ok(filter) = std::env::var(FILTER) {
+            let target = env_logger::Target::Pipe(Box::new(buffer.clone()));
+            env_logger::Builder::new()
+                .parse_filters(&filter)
+                .target(target)
+                .format(|out, record| writeln!(out, "{}: {}", record.level(), record.args()))
+                .init();
+        } else {
+            log::set_max_level(LevelFilter::Off);
+        }
+        buffer
+    }
+
+    /// What has gathered.
+    #[must_use]
+    pub fn take(&self) -> Vec<u8> {
+        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// One line without characters that could forge another line or steer a terminal.
+#[must_use]
+pub fn printable(line: &str) -> String {
+    line.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+}
+
+/// Writes a line to syslog, if it takes it at once. libc's syslog(3) would wait.
+pub fn to_syslog(program: &str, level: Level, line: &str) {
+    let severity = match level {
+        Level::Error => 3,
+        Level::Warn => 4,
+        Level::Info => 6,
+        Level::Debug | Level::Trace => 7,
+    };
+    let priority = FACILITY | severity;
+    let message = format!("<{priority}>{program}[{}]: {line}", process::id());
+    let sent = UnixDatagram::unbound().and_then(|socket| {
+        socket.set_nonblocking(true)?;
+        socket.send_to(message.as_bytes(), SYSLOG)
+    });
+    // No syslog, or a full one: the message is lost, the run isn't.
+    let _ = sent;
+}
+
+/// Writes to stderr what it takes within half a second: QEMU's may be a pipe that nobody reads, and
+/// QEMU waits for this process without a limit.
+pub fn to_stderr(bytes: &[u8]) {
+    let stderr = io::stderr();
+    for part in bytes.chunks(UNBLOCKED) {
+        let mut fds = [PollFd::new(stderr.as_fd(), PollFlags::POLLOUT)];
+        let ready = poll(&mut fds, PollTimeout::from(STDERR_PATIENCE));
+        if ready != Ok(1) || stderr.lock().write_all(part).is_err() {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_characters_are_no_part_of_a_line() {
+        assert_eq!(printable("a\nb\x1b[31mc\u{9b}d\u{fc}"), "a?b?[31mc?d\u{fc}");
+    }
+}

@@ -1,0 +1,46 @@
+//! ifup: a tap becomes a port of the administrator's bridge, and the bridge stays as it is.
+
+use super::tap::{Target, attach, attachable};
+use super::{AttachPlan, Note, Refusal};
+use crate::model::{BridgedNetwork, BridgedView, InterfaceName, Link, LinkKind, Step};
+
+/// Plans to make `tap` a port of the administrator's bridge.
+///
+/// # Errors
+/// [`Refusal`] where the tap or the bridge isn't fit for it.
+pub fn attach_bridged(
+    view: &BridgedView,
+    tap: &InterfaceName,
+    network: &BridgedNetwork,
+) -> Result<AttachPlan, Refusal> {
+    let link = attachable(&view.tap, tap)?;
+    let bridge = find_bridge(view, network)?;
+    let change = attach(link, &view.tap, tap, &Target::of(bridge))?;
+    Ok(AttachPlan {
+        steps: change.map(|change| Step::Links(vec![change])).into_iter().collect(),
+        bridge: bridge.name.clone(),
+        was_port: link.master == Some(bridge.index),
+        notes: (!bridge.up).then_some(Note::BridgeIsDown).into_iter().collect(),
+    })
+}
+
+fn find_bridge<'a>(view: &'a BridgedView, network: &BridgedNetwork) -> Result<&'a Link, Refusal> {
+    if let Some(named) = &view.named {
+        return require_bridge(named, &network.bridge);
+    }
+    view.default_route.as_ref().ok_or_else(|| Refusal::NoBridge { bridge: network.bridge.clone() })
+}
+
+/// Checks that `link` is what it was called, and a bridge.
+pub(super) fn require_bridge<'a>(
+    link: &'a Link,
+    name: &InterfaceName,
+) -> Result<&'a Link, Refusal> {
+    if link.name != name.as_str() {
+        return Err(Refusal::AlternativeName { name: name.clone(), real: link.name.clone() });
+    }
+    match link.kind {
+        LinkKind::Bridge { .. } => Ok(link),
+        _ => Err(Refusal::NotABridge { name: name.clone(), kind: link.describe_kind() }),
+    }
+}

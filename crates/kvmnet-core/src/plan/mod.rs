@@ -1,0 +1,42 @@
+//! Decisions: what was seen against what is wanted gives steps, or a refusal. Pure functions.
+
+mod bridged;
+mod nat;
+mod refusal;
+mod release;
+mod rules;
+mod tap;
+
+pub use bridged::attach_bridged;
+pub use nat::attach_nat;
+pub use refusal::Refusal;
+pub use release::{ReleasePlan, ReleaseScope, release, sweep};
+pub use rules::nat_table;
+
+use crate::model::Step;
+
+/// What attaching a tap comes to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AttachPlan {
+    /// The steps, in order; none where all is as it should be.
+    pub steps: Vec<Step>,
+    /// The bridge that the tap becomes a port of.
+    pub bridge: String,
+    /// Whether the tap is a port of that bridge already.
+    pub was_port: bool,
+    /// What is worth telling an administrator.
+    pub notes: Vec<Note>,
+}
+
+/// Something an administrator should find in the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Note {
+    /// The network was built.
+    Built,
+    /// Something of the network was missing and was put back.
+    Repaired,
+    /// The bridge isn't kvmnet's but carries the network's address, and no rules were added.
+    ForeignBridge,
+    /// The bridge is administratively down, and not kvmnet's to set up.
+    BridgeIsDown,
+}

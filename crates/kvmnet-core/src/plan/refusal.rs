@@ -1,0 +1,136 @@
+//! Why a run changes nothing: the object, the cause and the remedy, in one line.
+
+use ipnet::Ipv4Net;
+use thiserror::Error;
+
+use crate::model::{InterfaceName, NetworkName, Route};
+
+/// A run that was refused; nothing was changed.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum Refusal {
+    /// No interface has the tap's name.
+    #[error(
+        "{0}: there is no such interface; QEMU makes the tap before it runs its script: \
+         compare ifname= of -netdev tap"
+    )]
+    NoSuchInterface(InterfaceName),
+    /// The name is an alternative name (`ip link property add … altname`).
+    #[error("{name}: is an alternative name of {real}; give the interface's own name")]
+    AlternativeName {
+        /// The name that was given.
+        name: InterfaceName,
+        /// The interface's name.
+        real: String,
+    },
+    /// Something that is no tap.
+    #[error(
+        "{name}: is not a tap but {kind}; give the name of a tap, as -netdev tap,ifname= makes it"
+    )]
+    NotATap {
+        /// The name that was given.
+        name: InterfaceName,
+        /// What it is.
+        kind: String,
+    },
+    /// A port of another bridge.
+    #[error("{tap}: is a port of {master} already; release it first: ip link set {tap} nomaster")]
+    PortOfAnother {
+        /// The tap.
+        tap: InterfaceName,
+        /// What it is a port of.
+        master: String,
+    },
+    /// The bridge's name is taken by something else.
+    #[error("{name}: is not a bridge but {kind}; rename it, so that a bridge can have this name")]
+    NotABridge {
+        /// The bridge's name.
+        name: InterfaceName,
+        /// What it is.
+        kind: String,
+    },
+    /// No bridge by that name, and no other to take.
+    #[error(
+        "{bridge}: there is no such bridge, and no default route leads over a bridge; make one: \
+         ip link add {bridge} type bridge && ip link set {bridge} up"
+    )]
+    NoBridge {
+        /// The bridge's name.
+        bridge: InterfaceName,
+    },
+    /// The bridge was built for another network.
+    #[error("{bridge}: belongs to kvmnet's network {other}, not to {network}")]
+    BridgeOfAnother {
+        /// The bridge.
+        bridge: InterfaceName,
+        /// The network that was asked for.
+        network: NetworkName,
+        /// The network whose bridge it is.
+        other: NetworkName,
+    },
+    /// A bridge of the administrator's where a network is to be built: a guest meant for NAT must
+    /// never land on the LAN.
+    #[error(
+        "{bridge}: is not kvmnet's and carries {}; use kvmnet-ifup for a guest on this bridge, or \
+         rename the bridge to leave its name to network {network}",
+        list(addresses)
+    )]
+    ForeignBridge {
+        /// The bridge.
+        bridge: InterfaceName,
+        /// Its IPv4 addresses.
+        addresses: Vec<Ipv4Net>,
+        /// The network that was asked for.
+        network: NetworkName,
+    },
+    /// The host uses addresses of the subnet elsewhere.
+    #[error(
+        "{subnet}: network {network} needs this subnet, but the host has a route to {}{}; \
+         free it: ip route show table all root {}",
+        route.destination,
+        over(route),
+        subnet
+    )]
+    SubnetInUse {
+        /// The network's subnet.
+        subnet: Ipv4Net,
+        /// The network.
+        network: NetworkName,
+        /// The first route in the way.
+        route: Route,
+    },
+    /// The tap is a port of a bridge that isn't kvmnet's, and its release isn't natdown's to make.
+    #[error(
+        "{tap}: is a port of {master}, which is not kvmnet's; release it with kvmnet-ifdown {tap}"
+    )]
+    PortOfForeign {
+        /// The tap.
+        tap: InterfaceName,
+        /// What it is a port of.
+        master: String,
+    },
+    /// The tap's master is a bond, a VRF or the like.
+    #[error(
+        "{tap}: its master {master} is not a bridge; release it first: ip link set {tap} nomaster"
+    )]
+    MasterNotABridge {
+        /// The tap.
+        tap: InterfaceName,
+        /// What it is a port of.
+        master: String,
+    },
+}
+
+fn list(addresses: &[Ipv4Net]) -> String {
+    if addresses.is_empty() {
+        return "no IPv4 address".to_owned();
+    }
+    let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+    addresses.join(", ")
+}
+
+fn over(route: &Route) -> String {
+    match &route.interface {
+        Some(interface) => format!(" over {interface}"),
+        None => String::new(),
+    }
+}

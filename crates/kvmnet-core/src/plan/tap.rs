@@ -1,0 +1,67 @@
+//! What a tap must be, and how it becomes a port.
+
+use super::Refusal;
+use crate::model::{InterfaceName, Link, LinkChange, LinkKind, Mac, TapView};
+
+/// The bridge a tap is to become a port of.
+pub(super) struct Target<'a> {
+    pub index: u32,
+    pub name: &'a str,
+    pub mtu: u32,
+}
+
+impl<'a> Target<'a> {
+    pub fn of(bridge: &'a Link) -> Self {
+        Self { index: bridge.index, name: &bridge.name, mtu: bridge.mtu }
+    }
+}
+
+/// Checks that `link` is what it was called, and a tap.
+pub(super) fn require_tap<'a>(link: &'a Link, name: &InterfaceName) -> Result<&'a Link, Refusal> {
+    if link.name != name.as_str() {
+        return Err(Refusal::AlternativeName { name: name.clone(), real: link.name.clone() });
+    }
+    match link.kind {
+        LinkKind::Tap { .. } => Ok(link),
+        _ => Err(Refusal::NotATap { name: name.clone(), kind: link.describe_kind() }),
+    }
+}
+
+/// Checks that the tap can become a port of some bridge.
+pub(super) fn attachable<'a>(view: &'a TapView, name: &InterfaceName) -> Result<&'a Link, Refusal> {
+    match &view.link {
+        Some(link) => require_tap(link, name),
+        None => Err(Refusal::NoSuchInterface(name.clone())),
+    }
+}
+
+/// The change that makes the tap a port of `target`; none where it is one already and up.
+pub(super) fn attach(
+    tap: &Link,
+    view: &TapView,
+    name: &InterfaceName,
+    target: &Target<'_>,
+) -> Result<Option<LinkChange>, Refusal> {
+    match tap.master {
+        Some(master) if master != target.index => {
+            return Err(Refusal::PortOfAnother {
+                tap: name.clone(),
+                master: view.master.clone().unwrap_or_else(|| format!("index {master}")),
+            });
+        }
+        Some(_) if tap.up => return Ok(None),
+        _ => {}
+    }
+    // A lower address would become a foreign bridge's own, and a smaller MTU its MTU, as soon as
+    // the tap is a port: both have to be set no later than that.
+    let lowers_mac = tap.mac.is_none_or(|mac| !mac.is_high());
+    Ok(Some(LinkChange::AttachTap {
+        index: tap.index,
+        tap: name.clone(),
+        master: target.index,
+        bridge: target.name.to_owned(),
+        mac: lowers_mac.then(|| Mac::of_tap(name)),
+        mtu: (tap.mtu != target.mtu).then_some(target.mtu),
+        no_inet6_address: tap.inet6.is_some_and(|inet6| inet6.generates_address && !inet6.disabled),
+    }))
+}

@@ -1,0 +1,49 @@
+//! The process itself: what it inherits from QEMU, and what it may do.
+
+use caps::{CapSet, Capability};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
+use nix::sys::stat::{Mode, umask};
+
+/// Signals that would end or stop a run halfway. They reach the helper too when somebody presses
+/// Ctrl-C or Ctrl-Z at the terminal that QEMU runs in: both are in one process group.
+const HELD_OFF: [Signal; 8] = [
+    Signal::SIGINT,
+    Signal::SIGTERM,
+    Signal::SIGHUP,
+    Signal::SIGQUIT,
+    Signal::SIGTSTP,
+    Signal::SIGTTIN,
+    Signal::SIGTTOU,
+    Signal::SIGPIPE,
+];
+
+/// Sets signal mask and umask, whatever QEMU has left of them. A run is short and ends whole;
+/// signals that wait until then die with the process.
+pub fn isolate() {
+    let mut mask = SigSet::empty();
+    for signal in HELD_OFF {
+        mask.add(signal);
+    }
+    // It can only fail for an invalid argument.
+    let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&mask), None);
+    umask(Mode::S_IRWXG | Mode::S_IRWXO);
+}
+
+/// Whether the program runs with more rights than its caller has: setuid, setgid, or with
+/// capabilities of its file (`AT_SECURE`, getauxval(3)).
+#[must_use]
+pub fn is_privileged_by_its_file() -> bool {
+    // SAFETY: getauxval takes any number, reads what the kernel put on the stack at exec, and
+    // returns 0 for what it doesn't know.
+    #[allow(unsafe_code, reason = "neither std nor nix wraps getauxval")]
+    unsafe {
+        libc::getauxval(libc::AT_SECURE) != 0
+    }
+}
+
+/// Whether the process may change the network of its user namespace. A kernel that can't be asked
+/// will say no by itself.
+#[must_use]
+pub fn may_change_network() -> bool {
+    caps::has_cap(None, CapSet::Effective, Capability::CAP_NET_ADMIN).unwrap_or(true)
+}
