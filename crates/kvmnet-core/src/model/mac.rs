@@ -70,6 +70,6 @@ mod tests {
         let network = NetworkName::parse("default").unwrap();
         assert_eq!(Mac::of_bridge(&network).to_string(), "02:6b:76:20:c5:fe");
         let tap = InterfaceName::parse("vnet0".as_ref()).unwrap();
-        assert_eq!(Mac::of_tap(&tap).to_string(), "fe:fc:50:2d:d3:bf");
+        assert_eq!(Mac::of_tap(&tap).to_string(), "fe:8d:10:39:9d:e4");
     }
 }

@@ -1,0 +1,201 @@
+//! A run of a helper that can be stopped before any of its calls to the kernel and gone on with.
+//!
+//! kvmnet's operations are deterministic in what the kernel answers. So a run is its answers so
+//! far: to learn its next call, the real code runs from its beginning, is given those answers, and
+//! is unwound when it asks for one more.
+
+use std::cell::{Cell, RefCell};
+use std::panic::{self, AssertUnwindSafe};
+use std::rc::Rc;
+
+use kvmnet_core::kernel::{Kernel, KernelError};
+use kvmnet_core::model::{
+    BridgedNetwork, BridgedView, InterfaceName, NatNetwork, NatView, Network, NetworkName,
+    ReleaseView, Step, Table,
+};
+use kvmnet_core::ops::{self, Report};
+use kvmnet_core::plan::ReleaseScope;
+use kvmnet_core::{Error, LockError, config};
+use nix::errno::Errno;
+
+/// What a helper does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Verb {
+    /// `kvmnet-ifup`
+    Ifup,
+    /// `kvmnet-ifdown`
+    Ifdown,
+    /// `kvmnet-natup`
+    Natup,
+    /// `kvmnet-natdown`
+    Natdown,
+}
+
+/// One run of a helper.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Actor {
+    /// What it does.
+    pub verb: Verb,
+    /// To which tap.
+    pub tap: InterfaceName,
+}
+
+/// A call to the kernel.
+#[derive(Debug, Clone)]
+pub(crate) enum Call {
+    Lock,
+    BridgedView(InterfaceName, BridgedNetwork),
+    NatView(InterfaceName, NatNetwork, Table),
+    ReleaseView(Option<InterfaceName>, Vec<NetworkName>),
+    Apply(Step),
+}
+
+/// What the kernel answered.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum Answer {
+    Locked,
+    Bridged(Box<BridgedView>),
+    Nat(Box<NatView>),
+    Release(Box<ReleaseView>),
+    Applied,
+    /// With this error number.
+    Failed(i32),
+}
+
+/// How far a run has come.
+pub(crate) enum Progress {
+    /// It waits for the kernel; `locked`: it holds the lock meanwhile.
+    Calls { call: Call, locked: bool },
+    /// It has returned.
+    Returned { succeeded: bool },
+}
+
+impl Actor {
+    /// Runs the real operation on `kernel`.
+    ///
+    /// # Errors
+    /// Those of [`ops`].
+    pub fn run<K: Kernel>(&self, kernel: &mut K) -> Result<Report, Error> {
+        let known = config::known_networks();
+        let nat = config::default_nat();
+        match self.verb {
+            Verb::Ifup => {
+                let network = Network::Bridged(config::default_bridged());
+                ops::up(kernel, &self.tap, &network, &known)
+            }
+            Verb::Ifdown => ops::down(kernel, &self.tap, ReleaseScope::AnyBridge, &known),
+            Verb::Natup => ops::up(kernel, &self.tap, &Network::Nat(nat), &known),
+            Verb::Natdown => ops::down(kernel, &self.tap, ReleaseScope::OursOr(&nat), &known),
+        }
+    }
+
+    /// What the run does after these answers.
+    pub(crate) fn after(&self, answers: &[Answer]) -> Progress {
+        let mut replay = Replay {
+            answers: answers.iter(),
+            locked: Rc::new(Cell::new(false)),
+            next: Rc::new(RefCell::new(None)),
+        };
+        let next = Rc::clone(&replay.next);
+        match panic::catch_unwind(AssertUnwindSafe(|| self.run(&mut replay))) {
+            Ok(result) => Progress::Returned { succeeded: result.is_ok() },
+            Err(payload) => match next.take() {
+                Some((call, locked)) => Progress::Calls { call, locked },
+                None => panic::resume_unwind(payload),
+            },
+        }
+    }
+}
+
+struct Replay<'a> {
+    answers: std::slice::Iter<'a, Answer>,
+    locked: Rc<Cell<bool>>,
+    next: Rc<RefCell<Option<(Call, bool)>>>,
+}
+
+/// Notes when the operation lets go of the lock.
+pub(crate) struct ReplayLock(Rc<Cell<bool>>);
+
+impl Drop for ReplayLock {
+    fn drop(&mut self) {
+        self.0.set(false);
+    }
+}
+
+impl Replay<'_> {
+    fn answer(&mut self, call: impl FnOnce() -> Call) -> Answer {
+        if let Some(answer) = self.answers.next() {
+            return answer.clone();
+        }
+        *self.next.borrow_mut() = Some((call(), self.locked.get()));
+        panic::resume_unwind(Box::new("the run waits for the kernel"))
+    }
+}
+
+fn refused(errno: i32) -> KernelError {
+    let errno = Errno::from_raw(errno);
+    KernelError::Refused { what: "do so".to_owned(), errno, message: None }
+}
+
+fn mismatch(answer: &Answer) -> ! {
+    panic!("the run isn't deterministic: {answer:?} answers another call")
+}
+
+impl Kernel for Replay<'_> {
+    type Lock = ReplayLock;
+
+    fn lock(&mut self) -> Result<ReplayLock, LockError> {
+        match self.answer(|| Call::Lock) {
+            Answer::Locked => {
+                self.locked.set(true);
+                Ok(ReplayLock(Rc::clone(&self.locked)))
+            }
+            other => mismatch(&other),
+        }
+    }
+
+    fn bridged_view(
+        &mut self,
+        tap: &InterfaceName,
+        network: &BridgedNetwork,
+    ) -> Result<BridgedView, KernelError> {
+        match self.answer(|| Call::BridgedView(tap.clone(), network.clone())) {
+            Answer::Bridged(view) => Ok(*view),
+            Answer::Failed(errno) => Err(refused(errno)),
+            other => mismatch(&other),
+        }
+    }
+
+    fn nat_view(
+        &mut self,
+        tap: &InterfaceName,
+        network: &NatNetwork,
+        table: &Table,
+    ) -> Result<NatView, KernelError> {
+        match self.answer(|| Call::NatView(tap.clone(), network.clone(), table.clone())) {
+            Answer::Nat(view) => Ok(*view),
+            Answer::Failed(errno) => Err(refused(errno)),
+            other => mismatch(&other),
+        }
+    }
+
+    fn release_view(
+        &mut self,
+        tap: Option<&InterfaceName>,
+        known: &[NetworkName],
+    ) -> Result<ReleaseView, KernelError> {
+        match self.answer(|| Call::ReleaseView(tap.cloned(), known.to_vec())) {
+            Answer::Release(view) => Ok(*view),
+            Answer::Failed(errno) => Err(refused(errno)),
+            other => mismatch(&other),
+        }
+    }
+
+    fn apply(&mut self, step: &Step) -> Result<(), KernelError> {
+        match self.answer(|| Call::Apply(step.clone())) {
+            Answer::Applied => Ok(()),
+            Answer::Failed(errno) => Err(refused(errno)),
+            other => mismatch(&other),
+        }
+    }
+}

@@ -1,0 +1,284 @@
+//! A network namespace as plain data, and what each step does to it.
+
+use std::collections::BTreeMap;
+
+use ipnet::Ipv4Net;
+use kvmnet_core::model::{
+    BridgeView, BridgedNetwork, BridgedView, Inet6, InterfaceName, Link, LinkChange, LinkKind, Mac,
+    NatNetwork, NatView, NetworkName, ReleaseView, Route, Step, Sysctl, Table, TableId, TableState,
+    TapView, owner_of,
+};
+use nix::errno::Errno;
+
+/// What a table holds.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum TableContent {
+    /// What kvmnet put there.
+    Rules(Table),
+    /// Anything else.
+    Other(&'static str),
+}
+
+/// The state of a network namespace.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct FakeHost {
+    /// Links by their index.
+    pub links: BTreeMap<u32, Link>,
+    /// IPv4 addresses by the index of their link.
+    pub addresses: BTreeMap<u32, Vec<Ipv4Net>>,
+    /// Routes that don't come from an address of a bridge.
+    pub routes: Vec<Route>,
+    /// The index of the link that the default route leads over.
+    pub default_route: Option<u32>,
+    /// nftables tables.
+    pub tables: BTreeMap<TableId, TableContent>,
+    /// `net.ipv4.ip_forward`.
+    pub ip_forward: bool,
+}
+
+impl FakeHost {
+    /// Adds a link as `kind` has it; of its bridge and its state nothing is set.
+    pub fn add_link(&mut self, name: &str, index: u32, kind: LinkKind) -> &mut Link {
+        self.links.entry(index).or_insert_with(|| Link {
+            index,
+            name: name.to_owned(),
+            kind,
+            master: None,
+            up: true,
+            carrier: true,
+            mtu: 1500,
+            mac: Some(Mac([0x52, 0x54, 0, 0, 0, index as u8])),
+            alias: String::new(),
+            inet6: Some(Inet6 { disabled: false, generates_address: true }),
+        })
+    }
+
+    /// Adds a tap as QEMU makes it.
+    pub fn add_tap(&mut self, name: &InterfaceName, index: u32) {
+        let tap = self.add_link(name.as_str(), index, LinkKind::Tap { persistent: false });
+        tap.up = false;
+    }
+
+    /// A program closes its tap: the kernel takes it away.
+    pub fn remove_link(&mut self, index: u32) {
+        self.links.remove(&index);
+        self.addresses.remove(&index);
+        for link in self.links.values_mut() {
+            if link.master == Some(index) {
+                link.master = None;
+            }
+        }
+    }
+
+    /// `nft flush ruleset`.
+    pub fn flush_ruleset(&mut self) {
+        self.tables.clear();
+    }
+
+    /// The link of that name.
+    #[must_use]
+    pub fn link(&self, name: &str) -> Option<&Link> {
+        self.links.values().find(|link| link.name == name)
+    }
+
+    /// The ports of a bridge, by index.
+    pub fn ports(&self, bridge: u32) -> impl Iterator<Item = &Link> {
+        self.links.values().filter(move |link| link.master == Some(bridge))
+    }
+
+    fn tap_view(&self, tap: &InterfaceName) -> TapView {
+        let link = self.link(tap.as_str()).cloned();
+        let master = link
+            .as_ref()
+            .and_then(|link| link.master)
+            .and_then(|master| self.links.get(&master))
+            .map(|master| master.name.clone());
+        TapView { link, master }
+    }
+
+    pub(crate) fn bridged_view(
+        &self,
+        tap: &InterfaceName,
+        network: &BridgedNetwork,
+    ) -> BridgedView {
+        let named = self.link(network.bridge.as_str()).cloned();
+        let default_route = self
+            .default_route
+            .filter(|_| network.or_default_route && named.is_none())
+            .and_then(|index| self.links.get(&index))
+            .filter(|link| matches!(link.kind, LinkKind::Bridge { .. }))
+            .cloned();
+        BridgedView { tap: self.tap_view(tap), named, default_route }
+    }
+
+    pub(crate) fn nat_view(
+        &self,
+        tap: &InterfaceName,
+        network: &NatNetwork,
+        table: &Table,
+    ) -> NatView {
+        let bridge = self.link(network.bridge.as_str()).cloned();
+        let addresses = bridge
+            .as_ref()
+            .and_then(|bridge| self.addresses.get(&bridge.index))
+            .cloned()
+            .unwrap_or_default();
+        let subnet = network.address.trunc();
+        let conflict = self.routes.iter().find(|route| subnet.contains(&route.destination));
+        let free_index = match bridge {
+            Some(_) => 0,
+            None => (1_000_000..).find(|index| !self.links.contains_key(index)).unwrap_or(0),
+        };
+        NatView {
+            tap: self.tap_view(tap),
+            conflict: conflict.filter(|_| !addresses.contains(&network.address)).cloned(),
+            bridge,
+            addresses,
+            free_index,
+            table: match self.tables.get(&table.id) {
+                None => TableState::Absent,
+                Some(TableContent::Rules(found)) if found == table => TableState::AsWanted,
+                Some(_) => TableState::Different,
+            },
+            ip_forward: self.ip_forward,
+        }
+    }
+
+    pub(crate) fn release_view(
+        &self,
+        tap: Option<&InterfaceName>,
+        known: &[NetworkName],
+    ) -> ReleaseView {
+        let tap = tap.and_then(|tap| self.link(tap.as_str())).cloned();
+        let master = tap.as_ref().and_then(|tap| tap.master);
+        let of_interest = self
+            .links
+            .values()
+            .filter(|link| Some(link.index) == master || owner_of(link, known).is_some());
+        let bridges = of_interest
+            .map(|link| BridgeView {
+                ports: self.ports(link.index).cloned().collect(),
+                addresses: match owner_of(link, known) {
+                    Some(_) => Vec::new(),
+                    None => self.addresses.get(&link.index).cloned().unwrap_or_default(),
+                },
+                link: link.clone(),
+            })
+            .collect();
+        let tables = self.tables.keys().filter(|table| table.is_reserved()).cloned().collect();
+        ReleaseView { tap, bridges, tables }
+    }
+
+    /// Carries out a step as the kernel does: of rtnetlink messages each, whatever became of those
+    /// before it; of an nf_tables batch all or nothing.
+    ///
+    /// # Errors
+    /// The kernel's error number, of several the first.
+    pub fn apply(&mut self, step: &Step) -> Result<(), Errno> {
+        match step {
+            Step::Links(changes) => {
+                let results: Vec<_> = changes.iter().map(|change| self.change(change)).collect();
+                results.into_iter().collect()
+            }
+            Step::InstallTable { table, replace } => {
+                if !replace && self.tables.contains_key(&table.id) {
+                    return Err(Errno::EEXIST);
+                }
+                self.tables.insert(table.id.clone(), TableContent::Rules(table.clone()));
+                Ok(())
+            }
+            Step::DeleteTable(table) => {
+                self.tables.remove(table);
+                Ok(())
+            }
+            Step::Sysctl(Sysctl::ForwardIpv4) => {
+                self.ip_forward = true;
+                Ok(())
+            }
+            Step::Sysctl(Sysctl::DisableIpv6 { interface }) => {
+                let link = self.links.values_mut().find(|link| link.name == interface.as_str());
+                if let Some(inet6) = link.and_then(|link| link.inet6.as_mut()) {
+                    inet6.disabled = true;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn change(&mut self, change: &LinkChange) -> Result<(), Errno> {
+        match change {
+            LinkChange::CreateBridge { name, index, mac, mark } => {
+                let created = self.create_bridge(name, *index, *mac);
+                // The second message of the same send goes by the index alone.
+                let marked = self.existing(*index).map(|link| link.alias = mark.to_string());
+                created.and(marked)
+            }
+            LinkChange::RepairBridge { index, mac, mark, forwarding, up, .. } => {
+                let link = self.existing(*index)?;
+                if let Some(mac) = mac {
+                    link.mac = Some(*mac);
+                }
+                if let Some(mark) = mark {
+                    link.alias = mark.to_string();
+                }
+                if *forwarding {
+                    link.kind = LinkKind::Bridge { stp: false, forward_delay: 0 };
+                }
+                link.up |= up;
+                Ok(())
+            }
+            LinkChange::AddAddress { index, address, .. } => {
+                self.existing(*index)?;
+                let addresses = self.addresses.entry(*index).or_default();
+                if !addresses.contains(address) {
+                    addresses.push(*address);
+                }
+                Ok(())
+            }
+            LinkChange::AttachTap { index, master, mac, mtu, no_inet6_address, .. } => {
+                let master_exists = self.links.contains_key(master);
+                let link = self.existing(*index)?;
+                if let (true, Some(inet6)) = (*no_inet6_address, link.inet6.as_mut()) {
+                    inet6.generates_address = false;
+                }
+                link.mac = mac.or(link.mac);
+                link.mtu = mtu.unwrap_or(link.mtu);
+                if !master_exists {
+                    return Err(Errno::EINVAL);
+                }
+                link.master = Some(*master);
+                link.up = true;
+                Ok(())
+            }
+            LinkChange::ReleaseTap { index, .. } => {
+                if let Ok(link) = self.existing(*index) {
+                    link.master = None;
+                    link.up = false;
+                }
+                Ok(())
+            }
+            LinkChange::DeleteBridge { index, .. } => {
+                self.remove_link(*index);
+                Ok(())
+            }
+        }
+    }
+
+    fn existing(&mut self, index: u32) -> Result<&mut Link, Errno> {
+        self.links.get_mut(&index).ok_or(Errno::ENODEV)
+    }
+
+    fn create_bridge(&mut self, name: &InterfaceName, index: u32, mac: Mac) -> Result<(), Errno> {
+        if self.link(name.as_str()).is_some() {
+            return Err(Errno::EEXIST);
+        }
+        if self.links.contains_key(&index) {
+            return Err(Errno::EBUSY);
+        }
+        let kind = LinkKind::Bridge { stp: false, forward_delay: 0 };
+        let bridge = self.add_link(name.as_str(), index, kind);
+        bridge.mac = Some(mac);
+        bridge.carrier = false;
+        Ok(())
+    }
+}
