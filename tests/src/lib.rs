@@ -1,1 +1,30 @@
-//! tests
+//! kvmnet on the real kernel: private hosts made of namespaces, taps, and real guests under QEMU.
+//!
+//! A test makes a [`Host`], which has its own network, processes and file systems, and does to
+//! it what an administrator, QEMU or bad luck would do. Nothing reaches the machine the test runs
+//! on, and everything is gone when the test is, however it ended.
+
+mod flatten;
+mod foreign;
+mod guest;
+mod host;
+mod netns;
+mod normalise;
+mod process;
+mod query;
+mod serial;
+mod servers;
+mod spec;
+mod stage;
+mod syslog;
+mod tap;
+
+pub use foreign::{Foreign, assert_same};
+pub use guest::{Guest, boot_all};
+pub use host::{Builder, Host};
+pub use netns::Netns;
+pub use process::{Output, Process, wait_until};
+pub use servers::{TcpServer, UdpServer};
+pub use spec::GuestSpec;
+pub use stage::{HELPERS, require_root};
+pub use tap::Tap;

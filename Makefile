@@ -1,0 +1,80 @@
+# kvmnet: build, test, install. `make help` lists the targets.
+
+PREFIX     ?= /usr/local
+LIBEXECDIR ?= $(PREFIX)/libexec
+BINDIR     ?= $(PREFIX)/bin
+SYSCONFDIR ?= /etc
+MANDIR     ?= $(PREFIX)/share/man
+DESTDIR    ?=
+
+CARGO      ?= cargo
+INSTALL    ?= install
+# A target has to be named for static binaries (see .cargo/config.toml).
+TARGET     ?= $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
+
+HELPERS    := ifup ifdown natup natdown
+CARGO_OUT  := $(or $(CARGO_TARGET_DIR),target)
+RELEASE    := $(CARGO_OUT)/$(TARGET)/release
+# What the tests and the demo run: an installed tree, at its real paths.
+STAGE      := target/stage
+MAN_PAGES  := $(wildcard docs/man/*.8)
+
+.PHONY: help build test demo lint install uninstall clean require-cargo binaries setup
+
+help:
+	@echo 'make build      build the helpers: static, stripped, in $(RELEASE)'
+	@echo 'make demo       two real guests on the default NAT network, in namespaces of their own'
+	@echo 'make test       the whole test suite (as root)'
+	@echo 'make lint       formatting and clippy, warnings as errors'
+	@echo 'make install    install the helpers and man pages'
+	@echo 'make uninstall  remove what install installed'
+	@echo 'make clean      remove what was built'
+	@echo
+	@echo 'Variables of install (value now):'
+	@echo '  PREFIX ($(PREFIX))  DESTDIR ($(DESTDIR))'
+	@echo '  LIBEXECDIR ($(LIBEXECDIR))  the helpers: $(addprefix kvmnet-,$(HELPERS))'
+	@echo '  MANDIR ($(MANDIR))  man pages'
+	@echo '  BINDIR ($(BINDIR)), SYSCONFDIR ($(SYSCONFDIR))  nothing goes there yet'
+
+require-cargo:
+	@command -v $(CARGO) >/dev/null || { echo 'kvmnet needs Rust 1.85 or newer (cargo): apt-get install cargo on Debian 13, or https://rustup.rs' >&2; exit 1; }
+
+binaries: require-cargo
+	$(CARGO) build --release --locked --target $(TARGET) -p kvmnet-helpers
+
+build: binaries
+	@rm -rf $(STAGE)
+	@$(MAKE) --no-print-directory -s install-files DESTDIR=$(STAGE) PREFIX=/usr LIBEXECDIR=/usr/libexec MANDIR=/usr/share/man
+
+install: binaries install-files
+
+.PHONY: install-files
+install-files:
+	$(INSTALL) -d '$(DESTDIR)$(LIBEXECDIR)' '$(DESTDIR)$(MANDIR)/man8'
+	for helper in $(HELPERS); do \
+	    $(INSTALL) -m 755 $(RELEASE)/qemu-$$helper '$(DESTDIR)$(LIBEXECDIR)'/kvmnet-$$helper || exit 1; \
+	done
+	for page in $(MAN_PAGES); do \
+	    $(INSTALL) -m 644 $$page '$(DESTDIR)$(MANDIR)/man8/' || exit 1; \
+	done
+
+uninstall:
+	rm -f $(foreach helper,$(HELPERS),'$(DESTDIR)$(LIBEXECDIR)/kvmnet-$(helper)')
+	rm -f $(foreach page,$(notdir $(MAN_PAGES)),'$(DESTDIR)$(MANDIR)/man8/$(page)')
+
+setup:
+	@tests/setup
+
+demo: setup build
+	@$(CARGO) run --quiet --locked --target $(TARGET) -p kvmnet-tests --bin demo
+
+test: setup build
+	$(CARGO) test --workspace --locked --target $(TARGET)
+
+lint: require-cargo
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --locked --target $(TARGET) -- -D warnings
+
+clean:
+	$(CARGO) clean
+	rm -rf target

@@ -1,0 +1,172 @@
+//! Snapshots of a host's state, to show that what isn't ours stays as it was.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use crate::host::Host;
+use crate::normalise::{self, Line, Owner};
+
+/// The state of a host's network and firewalls, without what changes by itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Foreign {
+    sections: BTreeMap<String, Vec<Line>>,
+}
+
+/// The commands that show rules, where they are installed. What plain `iptables-save` is depends
+/// on the distribution's alternatives: it is one of these.
+const SAVERS: [&str; 4] =
+    ["iptables-nft-save", "ip6tables-nft-save", "iptables-legacy-save", "ip6tables-legacy-save"];
+
+impl Host {
+    /// Takes a snapshot.
+    #[track_caller]
+    #[must_use]
+    pub fn foreign(&self) -> Foreign {
+        let mut sections = BTreeMap::new();
+        let links = self.links();
+        sections.insert("ip link".to_owned(), normalise::links(&links));
+        let addresses = self.json(&["ip", "-json", "address"]);
+        sections.insert("ip address".to_owned(), normalise::addresses(&addresses));
+        for family in ["-4", "-6"] {
+            let routes = self.json(&["ip", family, "-json", "route", "show", "table", "all"]);
+            sections.insert(format!("ip {family} route"), normalise::routes(&routes));
+        }
+        let ruleset = self.ok("nft -j list ruleset");
+        let ruleset = serde_json::from_str(&ruleset).expect("nft prints JSON");
+        sections.insert("nft ruleset".to_owned(), normalise::ruleset(&ruleset));
+        for saver in SAVERS {
+            // A rule of nft's own makes these two print a remark and go on.
+            let saved = self.ok(&format!("! command -v {saver} >/dev/null || {saver}"));
+            sections.insert(saver.to_owned(), normalise::saved(&saved));
+        }
+        // Some settings can be written only, so grep's exit code says nothing.
+        let settings =
+            "cd /proc/sys/net; grep -rsH . ipv4/ip_forward ipv4/conf ipv6/conf bridge; :";
+        sections.insert("sysctl".to_owned(), normalise::sysctls(&self.ok(settings)));
+        Foreign { sections }
+    }
+}
+
+impl Foreign {
+    /// Leaves out what belongs to a link: itself, its addresses, routes and settings.
+    #[must_use]
+    pub fn without_link(self, name: &str) -> Self {
+        self.without(|line| line.owner == Owner::Link(name.to_owned()))
+    }
+
+    /// Leaves out an nf_tables table of whichever family.
+    #[must_use]
+    pub fn without_table(self, name: &str) -> Self {
+        self.without(|line| line.owner == Owner::Table(name.to_owned()))
+    }
+
+    /// Leaves out what the kernel changes when `net.ipv4.ip_forward` is turned on: the one thing
+    /// that kvmnet may leave behind.
+    #[must_use]
+    pub fn without_forwarding(self) -> Self {
+        self.without(|line| {
+            let path = line.text.split(" = ").next().unwrap_or_default();
+            path == "ipv4/ip_forward"
+                || path == "ipv4/conf/all/accept_redirects"
+                || (path.starts_with("ipv4/conf/") && path.ends_with("/forwarding"))
+        })
+    }
+
+    fn without(mut self, unwanted: impl Fn(&Line) -> bool) -> Self {
+        for lines in self.sections.values_mut() {
+            lines.retain(|line| !unwanted(line));
+        }
+        self
+    }
+
+    /// How a later snapshot differs, empty when it doesn't.
+    #[must_use]
+    pub fn diff(&self, after: &Self) -> String {
+        let mut text = String::new();
+        for (section, before) in &self.sections {
+            let after = &after.sections[section];
+            if before == after {
+                continue;
+            }
+            let _ = writeln!(text, "{section}:");
+            let (gone, new) = (missing(before, after), missing(after, before));
+            if gone.is_empty() && new.is_empty() {
+                let _ = writeln!(text, "    the same lines in another order");
+            }
+            for (sign, lines) in [('-', gone), ('+', new)] {
+                for line in lines {
+                    let _ = writeln!(text, "  {sign} {line}");
+                }
+            }
+        }
+        text
+    }
+}
+
+/// The lines that are in one list and not, or less often, in the other.
+fn missing<'lines>(list: &'lines [Line], other: &[Line]) -> Vec<&'lines str> {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for line in other {
+        *counts.entry(&line.text).or_default() += 1;
+    }
+    list.iter()
+        .map(|line| line.text.as_str())
+        .filter(|text| match counts.get_mut(text) {
+            Some(count) if *count > 0 => {
+                *count -= 1;
+                false
+            }
+            _ => true,
+        })
+        .collect()
+}
+
+/// Panics with the differences when there are any.
+#[track_caller]
+pub fn assert_same(before: &Foreign, after: &Foreign) {
+    let diff = before.diff(after);
+    assert!(diff.is_empty(), "foreign state has changed:\n{diff}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state(lines: &[(&str, Owner)]) -> Foreign {
+        let lines = lines
+            .iter()
+            .map(|(text, owner)| Line { owner: owner.clone(), text: (*text).to_owned() })
+            .collect();
+        Foreign { sections: [("sysctl".to_owned(), lines)].into() }
+    }
+
+    #[test]
+    fn a_diff_names_what_went_and_what_came() {
+        let (a, b) = (("a", Owner::Host), ("b", Owner::Host));
+        let before = state(&[a.clone(), a.clone()]);
+        assert_eq!(before.diff(&state(&[a.clone(), b.clone()])), "sysctl:\n  - a\n  + b\n");
+        assert_eq!(before.diff(&before.clone()), "");
+        assert_eq!(
+            state(&[a.clone(), b.clone()]).diff(&state(&[b, a])),
+            "sysctl:\n    the same lines in another order\n"
+        );
+    }
+
+    #[test]
+    fn leaving_out_leaves_the_rest() {
+        let all = state(&[
+            ("ipv4/conf/br0/rp_filter = 0", Owner::Link("br0".into())),
+            ("ipv4/conf/eno1/forwarding = 1", Owner::Link("eno1".into())),
+            ("{}", Owner::Table("br0".into())),
+        ]);
+        let left = all.without_link("br0").without_forwarding();
+        assert_eq!(left, state(&[("{}", Owner::Table("br0".into()))]));
+        assert_eq!(left.without_table("br0"), state(&[]));
+    }
+
+    #[test]
+    #[should_panic(expected = "+ b")]
+    fn a_difference_fails() {
+        assert_same(&state(&[]), &state(&[("b", Owner::Host)]));
+    }
+}

@@ -1,0 +1,78 @@
+# Makes a private host out of fresh network, mount and pid namespaces, then becomes the process
+# whose end is theirs.  $1: the staged tree, or empty.  $2: "uplink" or "bare".
+set -eu
+
+# Our pid as the test sees it: /proc is still the machine's.
+read -r pid _ </proc/self/stat
+
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+
+# A private /dev, so that /dev/log is the test's own and not the machine's.
+device() { mknod -m 666 "/dev/$1" c "$2" "$3"; }
+mount -t tmpfs -o mode=755 tmpfs /dev
+mkdir /dev/net /dev/pts /dev/shm
+device null 1 3
+device zero 1 5
+device full 1 7
+device random 1 8
+device urandom 1 9
+device tty 5 0
+device net/tun 10 200
+mount -t devpts -o newinstance,ptmxmode=666 devpts /dev/pts
+ln -s pts/ptmx /dev/ptmx
+ln -s /proc/self/fd /dev/fd
+ln -s /proc/self/fd/0 /dev/stdin
+ln -s /proc/self/fd/1 /dev/stdout
+ln -s /proc/self/fd/2 /dev/stderr
+
+# The machine's /etc and /tmp, but what a test writes there stays here, and it can't write
+# anywhere else.
+mount -t tmpfs -o mode=755 tmpfs /run
+mkdir /dev/.overlay
+for directory in etc tmp; do
+    upper=/dev/.overlay/$directory
+    mkdir "$upper" "$upper.work"
+    chmod --reference="/$directory" "$upper"
+    mount -t overlay -o "lowerdir=/$directory,upperdir=$upper,workdir=$upper.work" overlay "/$directory"
+done
+rm -rf /etc/kvmnet
+mount -o remount,bind,ro /
+
+# The installed programs at their real paths. Relative, since a comma or a colon in the path of
+# the repository would end the option.
+if [ -n "$1" ]; then
+    cd "$1"
+    for directory in usr/libexec usr/bin usr/sbin; do
+        [ ! -d "$directory" ] || mount -t overlay -o "lowerdir=$directory:/$directory" overlay "/$directory"
+    done
+    cd /
+fi
+
+ip link set lo up
+if [ "$2" = uplink ]; then
+    ip netns add outside
+    ip link add eno1 type veth peer name lan0 netns outside
+    # Duplicate address detection would leave the addresses in flux for the first two seconds.
+    echo 0 >/proc/sys/net/ipv6/conf/eno1/accept_dad
+    ip netns exec outside sh -c '
+        echo 0 >/proc/sys/net/ipv6/conf/lan0/accept_dad
+        ip -batch -' <<-END
+	link set lo up
+	address add 203.0.113.1/32 dev lo
+	address add 10.0.0.1/24 dev lan0
+	link set lan0 up
+	END
+    ip -batch - <<-END
+	address add 10.0.0.11/24 dev eno1
+	link set eno1 up
+	route add default via 10.0.0.1 dev eno1
+	END
+fi
+
+echo "ready $pid"
+# With SIGCHLD ignored the kernel reaps the orphans of this namespace by itself (not by the
+# shell's own trap: dash doesn't pass that on).
+# Standard input is a pipe that the test holds: it ends when the test does, whatever ended it,
+# and with this process the kernel kills all others of the namespace.
+exec env --ignore-signal=CHLD cat >/dev/null 2>&1

@@ -1,0 +1,39 @@
+//! Where things are: the staged tree, the guest's image; and the one thing all tests need.
+
+use std::env;
+use std::path::{Path, PathBuf};
+
+/// The helpers as they are installed in `/usr/libexec`.
+pub const HELPERS: [&str; 4] = ["kvmnet-ifup", "kvmnet-ifdown", "kvmnet-natup", "kvmnet-natdown"];
+
+/// Panics when the effective user isn't root. A test that skipped would look like one that passed.
+pub fn require_root() {
+    assert!(nix::unistd::geteuid().is_root(), "these tests need root: run `sudo make test`");
+}
+
+/// The top of the repository.
+fn repository() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("the tests are a directory of the repository")
+}
+
+/// The staged tree: `KVMNET_STAGE`, else `target/stage`. Panics when a helper isn't in it.
+pub(crate) fn staged_tree() -> PathBuf {
+    let stage = env::var_os("KVMNET_STAGE")
+        .map_or_else(|| repository().join("target/stage"), PathBuf::from);
+    for helper in HELPERS {
+        let path = stage.join("usr/libexec").join(helper);
+        assert!(path.exists(), "{} is missing: run `make build`", path.display());
+    }
+    stage.canonicalize().expect("a directory that exists has a canonical path")
+}
+
+/// A file of the guest's image, which `tests/setup` builds.
+pub(crate) fn guest_image(file: &str) -> PathBuf {
+    let directory = env::var_os("KVMNET_GUEST_DIR")
+        .map_or_else(|| repository().join("target/guest"), PathBuf::from);
+    let path = directory.join(file);
+    assert!(path.exists(), "{} is missing: run `tests/setup`", path.display());
+    path
+}
