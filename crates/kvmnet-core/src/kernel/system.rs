@@ -69,10 +69,9 @@ impl System {
     fn default_route_bridge(&mut self) -> Result<Option<Link>, KernelError> {
         for index in route::default_interfaces(&mut self.route)? {
             let [found] = link::lookup(&mut self.route, [Which::Index(index)])?;
-            if let Some(found) = found
-                && matches!(found.kind, LinkKind::Bridge { .. })
-            {
-                return Ok(Some(found));
+            let bridge = found.filter(|link| matches!(link.kind, LinkKind::Bridge { .. }));
+            if bridge.is_some() {
+                return Ok(bridge);
             }
         }
         Ok(None)
@@ -158,13 +157,11 @@ impl System {
     ) -> Result<Vec<BridgeView>, KernelError> {
         let mut bridges = link::all_of_kind(&mut self.route, "bridge")?;
         bridges.retain(|bridge| Some(bridge.index) == master || owner_of(bridge, known).is_some());
-        if let Some(index) = master
-            && !bridges.iter().any(|bridge| bridge.index == index)
-        {
+        let found = |index| bridges.iter().any(|bridge| bridge.index == index);
+        if let Some(index) = master.filter(|&index| !found(index)) {
             // Not a bridge: a bond or a VRF, say.
-            bridges.extend(
-                link::lookup(&mut self.route, [Which::Index(index)])?.into_iter().flatten(),
-            );
+            let [link] = link::lookup(&mut self.route, [Which::Index(index)])?;
+            bridges.extend(link);
         }
         let mut ports = self.ports(&bridges)?;
         let mut views = Vec::new();

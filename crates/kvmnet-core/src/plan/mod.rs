@@ -6,6 +6,8 @@ mod refusal;
 mod release;
 mod rules;
 mod tap;
+#[cfg(test)]
+mod tests;
 
 pub use bridged::attach_bridged;
 pub use nat::attach_nat;

@@ -197,7 +197,7 @@ impl Expression {
                 REGISTER_VERDICT => {
                     let verdict = data.nested(NFTA_IMMEDIATE_DATA).nested(NFTA_DATA_VERDICT);
                     let code = verdict.find(NFTA_VERDICT_CODE).and_then(read_be32)?;
-                    Some(Self::Verdict(code.cast_signed()))
+                    Some(Self::Verdict(code as i32))
                 }
                 register => Some(Self::Load { register, value: value(NFTA_IMMEDIATE_DATA)? }),
             },

@@ -113,7 +113,7 @@ fn is_as_wanted(attributes: Attributes<'_>, chain: &Chain) -> bool {
     let number = |attributes: Attributes<'_>, kind| attributes.find(kind).and_then(read_be32);
     attributes.find(NFTA_CHAIN_TYPE).map(read_string).as_deref() == Some(base.kind)
         && number(hook, NFTA_HOOK_HOOKNUM) == Some(base.hook)
-        && number(hook, NFTA_HOOK_PRIORITY) == Some(base.priority.cast_unsigned())
+        && number(hook, NFTA_HOOK_PRIORITY) == Some(base.priority as u32)
         && number(attributes, NFTA_CHAIN_POLICY) == Some(libc::NF_ACCEPT as u32)
 }
 

@@ -90,10 +90,8 @@ fn delete(batch: &mut Batch, table: &TableId, flags: NlmF, what: &str) {
 
 fn new_chain(batch: &mut Batch, table: &TableId, chain: &Chain, what: &str) {
     let base = base_chain(chain.hook);
-    let hook = vec![
-        be32(NFTA_HOOK_HOOKNUM, base.hook),
-        be32(NFTA_HOOK_PRIORITY, base.priority.cast_unsigned()),
-    ];
+    let hook =
+        vec![be32(NFTA_HOOK_HOOKNUM, base.hook), be32(NFTA_HOOK_PRIORITY, base.priority as u32)];
     let message = Message::new(
         table.family,
         vec![
