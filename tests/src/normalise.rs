@@ -34,7 +34,10 @@ const IPTABLES: [&str; 5] = ["raw", "mangle", "nat", "filter", "security"];
 
 /// Lines of `ip -details -json link`.
 pub(crate) fn links(links: &[Value]) -> Vec<Line> {
-    by_link(links, |key| key.ends_with("_timer") || key.starts_with("stats"))
+    by_link(links, |key| {
+        // A bridge's limit follows its ports' and stays when they go.
+        key.ends_with("_timer") || key.starts_with("stats") || key == "tso_max_size"
+    })
 }
 
 /// Lines of `ip -json address`.
@@ -46,13 +49,21 @@ fn by_link(entries: &[Value], volatile: impl Fn(&str) -> bool) -> Vec<Line> {
     let mut lines = Vec::new();
     for entry in entries {
         let mut entry = entry.clone();
-        strip(&mut entry, &volatile);
+        // The kernel passes on what becomes of a carrier up to a second later (linkwatch).
+        strip(&mut entry, &|key| volatile(key) || key == "operstate");
+        remove_flag(&mut entry, "NO-CARRIER");
         let name = text(&entry, "ifname");
         for line in flatten(&entry) {
             lines.push(Line::new(Owner::Link(name.clone()), format!("{name}: {line}")));
         }
     }
     lines
+}
+
+fn remove_flag(entry: &mut Value, flag: &str) {
+    if let Some(flags) = entry["flags"].as_array_mut() {
+        flags.retain(|found| found != flag);
+    }
 }
 
 /// Lines of `ip -json route show table all`, sorted: the kernel promises no order.
@@ -62,6 +73,7 @@ pub(crate) fn routes(routes: &[Value]) -> Vec<Line> {
         .map(|route| {
             let mut route = route.clone();
             strip(&mut route, &|key| matches!(key, "expires" | "age" | "used"));
+            remove_flag(&mut route, "linkdown");
             Line::new(Owner::Link(text(&route, "dev")), route.to_string())
         })
         .collect();

@@ -24,7 +24,11 @@ pub(super) fn push(batch: &mut Batch, change: &LinkChange) {
             attributes.extend(
                 mark.as_ref().map(|mark| attribute(Ifla::Ifalias, mark.to_string().as_bytes())),
             );
-            attributes.extend(forwarding.then(forwarding_bridge));
+            if *forwarding {
+                // The kernel reads the delay first, and refuses 0 (ERANGE) while STP is on.
+                turn_off_stp(batch, *index, name);
+                attributes.push(forwarding_bridge());
+            }
             let builder = by_index(*index);
             let builder = if *up { builder.up() } else { builder };
             let message = message(builder, attributes);
@@ -81,10 +85,19 @@ fn create_bridge(batch: &mut Batch, name: &str, index: u32, mac: Mac, mark: &str
 
 /// A bridge that forwards at once: no STP, and so no need for a delay either.
 fn forwarding_bridge() -> Rtattr<Ifla, Buffer> {
-    let settings: Vec<Rtattr<u16, Buffer>> = vec![
+    bridge_settings(vec![
         attribute(raw::IFLA_BR_FORWARD_DELAY as u16, 0u32),
         attribute(raw::IFLA_BR_STP_STATE as u16, 0u32),
-    ];
+    ])
+}
+
+fn turn_off_stp(batch: &mut Batch, index: u32, bridge: &str) {
+    let settings = bridge_settings(vec![attribute(raw::IFLA_BR_STP_STATE as u16, 0u32)]);
+    let message = message(by_index(index), vec![settings]);
+    batch.change(Rtm::Newlink, NlmF::empty(), message, format!("turn off STP on {bridge}"));
+}
+
+fn bridge_settings(settings: Vec<Rtattr<u16, Buffer>>) -> Rtattr<Ifla, Buffer> {
     nested(
         Ifla::Linkinfo,
         vec![attribute(IflaInfo::Kind, "bridge"), nested(IflaInfo::Data, settings)],
