@@ -61,7 +61,17 @@ pub enum LockError {
 
 /// The lock, held until dropped.
 pub struct Lock {
-    _file: Flock<File>,
+    file: Option<Flock<File>>,
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Left to itself nix would panic where the system call fails. The kernel takes the lock
+        // away with the process in any case.
+        if let Some(Err((still_locked, _))) = self.file.take().map(Flock::unlock) {
+            std::mem::forget(still_locked);
+        }
+    }
 }
 
 impl Lock {
@@ -79,7 +89,7 @@ impl Lock {
             let file = wait(open(&path)?, &path)?;
             // Somebody may have removed the file while it was waited for, and others lock a new one.
             if is_at(&file, &path) {
-                return Ok(Self { _file: file });
+                return Ok(Self { file: Some(file) });
             }
         }
     }

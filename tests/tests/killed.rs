@@ -1,0 +1,197 @@
+//! A helper that is killed before any of its system calls, and one whose system calls fail: one
+//! more ordinary run puts things right.
+
+use std::time::Duration;
+
+use kvmnet_tests::{Host, Output, Tap};
+
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// What there is of links, addresses and rules, without what the kernel passes on late.
+fn state(host: &Host) -> String {
+    host.ok("
+        { ip -o link; ip -o addr; nft list ruleset; } |
+            sed -E 's/state [A-Z]+//; s/NO-CARRIER,//; s/,LOWER_UP//; s/valid_lft.*//'
+    ")
+}
+
+struct Scene {
+    host: Host,
+    taps: Vec<Tap>,
+    clean: String,
+    whole: String,
+}
+
+impl Scene {
+    /// Two taps. `clean`: none is attached; `whole`: both are.
+    fn set() -> Self {
+        let host = Host::new();
+        host.ok("iptables -t nat -A POSTROUTING -s 10.1.0.0/24 -j MASQUERADE");
+        let taps = vec![host.tap("vnet0"), host.tap("vnet1")];
+        // Once through: from then on forwarding is on and the taps have their addresses.
+        let mut scene = Self { host, taps, clean: String::new(), whole: String::new() };
+        scene.all("natup");
+        scene.whole = state(&scene.host);
+        scene.all("natdown");
+        scene.clean = state(&scene.host);
+        scene
+    }
+
+    #[track_caller]
+    fn all(&self, helper: &str) {
+        for tap in &self.taps {
+            let output = self.host.helper(helper, &[tap.name()]);
+            assert!(output.success(), "{helper}: {output:?}");
+        }
+    }
+
+    /// Runs a helper under strace with something injected; also what strace saw, a line a call.
+    fn inject(&self, helper: &str, tap: &str, what: &[&str]) -> (Output, String) {
+        let program = format!("/usr/libexec/kvmnet-{helper}");
+        let mut strace = self.host.command("strace");
+        strace.args(["-qq", "-o", "/run/strace"]).args(what).args([&program, tap]);
+        let output = self.host.spawn(&mut strace).output(LIMIT);
+        (output, self.host.ok("cat /run/strace"))
+    }
+
+    /// Every system call that a helper makes, as its name and how many of that name it is.
+    fn system_calls(&self, helper: &str, tap: &str) -> Vec<(String, usize)> {
+        let (output, trace) = self.inject(helper, tap, &[]);
+        assert!(output.success(), "{output:?}");
+        let mut calls: Vec<(String, usize)> = Vec::new();
+        for line in trace.lines() {
+            let Some((name, _)) = line.split_once('(') else { continue };
+            let number = calls.iter().filter(|(known, _)| known == name).count() + 1;
+            calls.push((name.to_owned(), number));
+        }
+        // The first is strace's own, which starts the helper.
+        calls.split_off(1)
+    }
+
+    #[track_caller]
+    fn assert_clean(&self, after: &str) {
+        assert_eq!(state(&self.host), self.clean, "after {after}");
+    }
+
+    /// Kills `helper` before each of its system calls; each time it finds what `prepare` leaves,
+    /// and `mend` has to put things right.
+    #[track_caller]
+    fn kill_everywhere(&self, helper: &str, tap: &str, prepare: impl Fn(), mend: impl Fn(&str)) {
+        prepare();
+        let calls = self.system_calls(helper, tap);
+        mend("an undisturbed run");
+        assert!(calls.len() > 50, "{calls:?}");
+        for (name, number) in &calls {
+            prepare();
+            let what = format!("inject={name}:signal=KILL:when={number}");
+            let (output, _) = self.inject(helper, tap, &["-e", &what]);
+            // What the program does at its very end may come too late to be killed.
+            assert!(output.code == 128 + 9 || output.success(), "{what}: {output:?}");
+            mend(&format!("{helper}, killed before {name} number {number}"));
+        }
+        println!("{helper} {tap}: killed before each of {} system calls", calls.len());
+    }
+}
+
+#[test]
+fn the_first_natup_is_killed_and_the_next_natup_mends_it() {
+    let scene = Scene::set();
+    scene.kill_everywhere(
+        "natup",
+        "vnet0",
+        || scene.assert_clean("natdown"),
+        |after| {
+            scene.all("natup");
+            assert_eq!(state(&scene.host), scene.whole, "after {after}");
+            scene.all("natdown");
+        },
+    );
+}
+
+#[test]
+fn the_first_natup_is_killed_and_its_natdown_cleans_up() {
+    let scene = Scene::set();
+    scene.kill_everywhere(
+        "natup",
+        "vnet0",
+        || {},
+        |after| {
+            let output = scene.host.helper("natdown", &["vnet0"]);
+            assert!(output.success(), "after {after}: {output:?}");
+            scene.assert_clean(after);
+        },
+    );
+}
+
+#[test]
+fn a_later_natup_is_killed() {
+    let scene = Scene::set();
+    let first = || assert!(scene.host.helper("natup", &["vnet0"]).success());
+    scene.kill_everywhere("natup", "vnet1", first, |after| {
+        scene.all("natup");
+        assert_eq!(state(&scene.host), scene.whole, "after {after}");
+        scene.all("natdown");
+        scene.assert_clean(after);
+    });
+}
+
+#[test]
+fn the_last_natdown_is_killed() {
+    let scene = Scene::set();
+    let first = || assert!(scene.host.helper("natup", &["vnet0"]).success());
+    scene.kill_everywhere("natdown", "vnet0", first, |after| {
+        let output = scene.host.helper("natdown", &["vnet9"]);
+        assert!(output.success(), "after {after}: {output:?}");
+        if scene.host.ports("br0").is_empty() {
+            scene.assert_clean(after);
+        } else {
+            // It was killed before it released its tap, which keeps the network.
+            assert!(scene.host.helper("natdown", &["vnet0"]).success());
+            scene.assert_clean(after);
+        }
+    });
+}
+
+/// Each send, receive and other system call fails once: the run succeeds all the same, or undoes
+/// what it did and says why.
+#[test]
+fn a_system_call_of_natup_fails_once() {
+    let scene = Scene::set();
+    let (mut undone, mut succeeded) = (0, 0);
+    for (call, errors) in [
+        ("sendto", &["ENOBUFS", "ENOMEM", "EPERM", "EINTR"][..]),
+        ("recvfrom", &["ENOBUFS", "EAGAIN", "EINTR", "ENOMEM"]),
+        ("socket", &["EMFILE", "ENOMEM"]),
+        ("bind", &["ENOMEM"]),
+        ("setsockopt", &["ENOPROTOOPT"]),
+        ("flock", &["EINTR", "ENOLCK"]),
+        ("openat", &["ENOMEM", "EMFILE"]),
+        ("mkdirat", &["ENOSPC"]),
+        ("write", &["EIO"]),
+        ("capget", &["EPERM"]),
+    ] {
+        for error in errors {
+            for when in 1.. {
+                // A run without that many such calls has seen no error.
+                let traced = format!("inject={call}:error={error}:when={when}");
+                let trace = format!("trace={call}");
+                let what = ["-e", trace.as_str(), "-e", &traced];
+                let (output, seen) = scene.inject("natup", "vnet0", &what);
+                if output.success() {
+                    succeeded += 1;
+                    assert!(scene.host.helper("natdown", &["vnet0"]).success());
+                } else {
+                    undone += 1;
+                    assert_eq!(output.code, 1, "{traced}: {output:?}");
+                    assert_eq!(output.stderr.lines().count(), 1, "{traced}: {output:?}");
+                }
+                scene.assert_clean(&traced);
+                if !seen.contains("(INJECTED)") {
+                    break;
+                }
+            }
+        }
+    }
+    println!("{undone} failures undone and reported, {succeeded} runs that succeeded all the same");
+    assert!(undone > 40 && succeeded > 10, "{undone} {succeeded}");
+}
