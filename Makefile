@@ -10,7 +10,8 @@ DESTDIR    ?=
 CARGO      ?= cargo
 INSTALL    ?= install
 # A target has to be named for static binaries (see .cargo/config.toml).
-TARGET     ?= $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
+# Root may have no rustc in its PATH, and installs what somebody else has built.
+TARGET     ?= $(or $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p'),$(shell uname -m)-unknown-linux-gnu)
 
 HELPERS    := ifup ifdown natup natdown
 CARGO_OUT  := $(or $(CARGO_TARGET_DIR),target)
@@ -19,6 +20,7 @@ RELEASE    := $(CARGO_OUT)/$(TARGET)/release
 STAGE      := target/stage
 MAN_PAGES  := $(wildcard docs/man/*.8)
 
+.DEFAULT_GOAL := build
 .PHONY: help build test demo lint install uninstall clean require-cargo binaries setup
 
 help:
@@ -46,7 +48,7 @@ build: binaries
 	@rm -rf $(STAGE)
 	@$(MAKE) --no-print-directory -s install-files DESTDIR=$(STAGE) PREFIX=/usr LIBEXECDIR=/usr/libexec MANDIR=/usr/share/man
 
-install: binaries install-files
+install: $(if $(wildcard $(RELEASE)/qemu-natup),,binaries) install-files
 
 .PHONY: install-files
 install-files:

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -46,7 +46,8 @@ impl<'host> Guest<'host> {
         fs::create_dir(host.path(&directory)).expect("the host's /dev/shm is writable");
         let agent = Serial::listen(&host.path(directory.join("agent")));
         let monitor = Serial::listen(&host.path(directory.join("monitor")));
-        let command_line = command_line(&spec, &directory.display().to_string());
+        let initrd = initrd(host, &spec, &directory);
+        let command_line = command_line(&spec, &directory.display().to_string(), &initrd);
         let mut command = host.command("qemu-system-x86_64");
         let qemu = host.spawn(command.args(&command_line));
         Self { host, spec, command_line, directory, qemu, pid: None, agent, monitor, requests: 0 }
@@ -80,6 +81,23 @@ impl<'host> Guest<'host> {
             Err(NoAnswer::Late) => panic!("not up after {limit:?}: {}", self.report()),
             Err(NoAnswer::Ended) => panic!("QEMU ended: {}", self.report()),
         }
+    }
+
+    /// Starts QEMU and waits until it has run its scripts and takes commands.
+    #[track_caller]
+    #[must_use]
+    pub fn start(host: &'host Host, spec: GuestSpec) -> Self {
+        let mut guest = Self::spawn(host, spec);
+        guest.monitor("info status");
+        assert!(guest.is_running(), "QEMU ended: {}", guest.report());
+        guest
+    }
+
+    /// Tells QEMU to end, and returns its exit code.
+    #[track_caller]
+    pub fn quit(&mut self) -> i32 {
+        self.monitor("quit");
+        self.wait(PATIENCE)
     }
 
     /// The name the test gave it.
@@ -263,8 +281,26 @@ pub fn boot_all(host: &Host, specs: impl IntoIterator<Item = GuestSpec>) -> Vec<
     guests
 }
 
+/// The guest's initrd, with the test's own programs where there are any: the kernel unpacks one
+/// archive after the other.
+fn initrd(host: &Host, spec: &GuestSpec, directory: &Path) -> PathBuf {
+    let image = guest_image("initrd");
+    if spec.programs.is_empty() {
+        return image;
+    }
+    let initrd = directory.join("initrd");
+    let add = "set -e; image=$1 initrd=$2 root=$3; shift 3
+               mkdir -p $root/bin; cat \"$image\" >$initrd
+               for program; do strip -o $root/bin/$(basename \"$program\") \"$program\"; done
+               cd $root; find . -type f | cpio --quiet -o -H newc | gzip -1 >>$initrd";
+    let mut command = host.command("sh");
+    command.args(["-c", add, "add"]).arg(image).arg(&initrd).arg(directory.join("root"));
+    host.spawn(command.args(&spec.programs)).output(PATIENCE).expect("adding to the initrd");
+    initrd
+}
+
 /// QEMU's arguments: the machine, its wires to the test, then the test's own.
-fn command_line(spec: &GuestSpec, directory: &str) -> Vec<OsString> {
+fn command_line(spec: &GuestSpec, directory: &str, initrd: &Path) -> Vec<OsString> {
     let mut line: Vec<OsString> = Vec::new();
     let machine = "-accel tcg -m 128 -nodefaults -display none -no-reboot";
     line.extend(machine.split(' ').map(OsString::from));
@@ -273,7 +309,7 @@ fn command_line(spec: &GuestSpec, directory: &str) -> Vec<OsString> {
     line.extend(["-name", &spec.name].map(OsString::from));
     line.extend(["-pidfile", &format!("{directory}/pid")].map(OsString::from));
     line.extend(["-kernel".into(), guest_image("vmlinuz").into_os_string()]);
-    line.extend(["-initrd".into(), guest_image("initrd").into_os_string()]);
+    line.extend(["-initrd".into(), initrd.into()]);
     let parameters = format!("{KERNEL} {}", spec.parameters.join(" "));
     line.extend(["-append", &parameters].map(OsString::from));
     for (chardev, option, wire) in [

@@ -10,7 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::netns::Netns;
-use crate::process::{Output, PATIENCE, Process};
+use crate::process::{Output, PATIENCE, Process, wait_until};
 use crate::stage;
 use crate::syslog::Syslog;
 
@@ -244,6 +244,18 @@ impl Host {
     pub fn sh_in(&self, netns: &Netns, script: &str) -> Output {
         let mut command = self.command_in(Some(netns), "sh");
         Process::start(command.args(["-c", script])).output(PATIENCE)
+    }
+
+    /// Starts to wait for one packet that matches, at an interface of the machine outside; returns
+    /// when nothing can be missed any more. Its output is the packet as tcpdump shows it.
+    #[track_caller]
+    #[must_use]
+    pub fn outside_tcpdump(&self, interface: &str, filter: &str) -> Process {
+        let mut command = self.command_in(Some(&self.outside()), "tcpdump");
+        let capture = Process::start(command.args(["-n", "-c1", "-i", interface, filter]));
+        let listens = || capture.written().1.contains("listening on");
+        assert!(wait_until(PATIENCE, listens), "tcpdump: {}", capture.written().1);
+        capture
     }
 
     /// What the host's programs have sent to syslog so far, oldest first.

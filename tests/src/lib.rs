@@ -4,6 +4,7 @@
 //! it what an administrator, QEMU or bad luck would do. Nothing reaches the machine the test runs
 //! on, and everything is gone when the test is, however it ended.
 
+mod expect;
 mod flatten;
 mod foreign;
 mod guest;
@@ -18,6 +19,7 @@ mod spec;
 mod stage;
 mod syslog;
 mod tap;
+mod tap_machine;
 
 pub use foreign::{Foreign, assert_same};
 pub use guest::{Guest, boot_all};
@@ -28,3 +30,4 @@ pub use servers::{TcpServer, UdpServer};
 pub use spec::GuestSpec;
 pub use stage::{HELPERS, require_root};
 pub use tap::Tap;
+pub use tap_machine::TapMachine;

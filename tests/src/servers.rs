@@ -55,6 +55,25 @@ impl Drop for Server {
 }
 
 impl TcpServer {
+    /// Serves where the listener listens.
+    #[must_use]
+    pub fn new(listener: TcpListener) -> Self {
+        let address = listener.local_addr().expect("it is bound");
+        listener.set_nonblocking(true).expect("a socket can be made non-blocking");
+        Self(Server::start(address, move |seen, stop| {
+            while !stop.load(Ordering::Relaxed) {
+                match listener.accept() {
+                    Ok((stream, peer)) => {
+                        let _ = seen.send(peer);
+                        // On its own thread: one that stays silent mustn't keep others waiting.
+                        thread::spawn(move || answer(stream, peer));
+                    }
+                    Err(_) => thread::sleep(PULSE / 10),
+                }
+            }
+        }))
+    }
+
     /// The next connection, `None` when there is none in time.
     #[must_use]
     pub fn accept_peer(&self, limit: Duration) -> Option<SocketAddr> {
@@ -69,6 +88,24 @@ impl TcpServer {
 }
 
 impl UdpServer {
+    /// Serves where the socket is bound.
+    #[must_use]
+    pub fn new(socket: UdpSocket) -> Self {
+        let address = socket.local_addr().expect("it is bound");
+        socket.set_read_timeout(Some(PULSE)).expect("the time isn't zero");
+        Self(Server::start(address, move |seen, stop| {
+            let mut buffer = [0; 65_536];
+            while !stop.load(Ordering::Relaxed) {
+                if let Ok((length, peer)) = socket.recv_from(&mut buffer) {
+                    let mut message = format!("{peer}\n").into_bytes();
+                    message.extend_from_slice(&buffer[..length]);
+                    let _ = socket.send_to(&message, peer);
+                    let _ = seen.send(peer);
+                }
+            }
+        }))
+    }
+
     /// The next datagram's sender, `None` when there is none in time.
     #[must_use]
     pub fn receive_peer(&self, limit: Duration) -> Option<SocketAddr> {
@@ -89,20 +126,7 @@ impl Netns {
         let listener = self
             .enter(|| TcpListener::bind(("0.0.0.0", port)))
             .unwrap_or_else(|error| panic!("TCP port {port}: {error}"));
-        let address = listener.local_addr().expect("it is bound");
-        listener.set_nonblocking(true).expect("a socket can be made non-blocking");
-        TcpServer(Server::start(address, move |seen, stop| {
-            while !stop.load(Ordering::Relaxed) {
-                match listener.accept() {
-                    Ok((stream, peer)) => {
-                        let _ = seen.send(peer);
-                        // On its own thread: one that stays silent mustn't keep others waiting.
-                        thread::spawn(move || answer(stream, peer));
-                    }
-                    Err(_) => thread::sleep(PULSE / 10),
-                }
-            }
-        }))
+        TcpServer::new(listener)
     }
 
     /// Starts a UDP server in this network, on all its addresses.
@@ -111,19 +135,7 @@ impl Netns {
         let socket = self
             .enter(|| UdpSocket::bind(("0.0.0.0", port)))
             .unwrap_or_else(|error| panic!("UDP port {port}: {error}"));
-        let address = socket.local_addr().expect("it is bound");
-        socket.set_read_timeout(Some(PULSE)).expect("the time isn't zero");
-        UdpServer(Server::start(address, move |seen, stop| {
-            let mut buffer = [0; 65_536];
-            while !stop.load(Ordering::Relaxed) {
-                if let Ok((length, peer)) = socket.recv_from(&mut buffer) {
-                    let mut message = format!("{peer}\n").into_bytes();
-                    message.extend_from_slice(&buffer[..length]);
-                    let _ = socket.send_to(&message, peer);
-                    let _ = seen.send(peer);
-                }
-            }
-        }))
+        UdpServer::new(socket)
     }
 
     /// Connects from this network, sends the text, and returns what comes back until the other

@@ -1,6 +1,7 @@
 //! What a guest is to be.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// A guest: its addresses, and QEMU's arguments for its network.
@@ -9,6 +10,7 @@ pub struct GuestSpec {
     pub(crate) name: String,
     pub(crate) args: Vec<OsString>,
     pub(crate) parameters: Vec<String>,
+    pub(crate) programs: Vec<PathBuf>,
     pub(crate) limit: Duration,
     cards: usize,
 }
@@ -21,6 +23,7 @@ impl GuestSpec {
             name: name.to_owned(),
             args: Vec::new(),
             parameters: Vec::new(),
+            programs: Vec::new(),
             // A boot takes three seconds alone, several times that among others.
             limit: Duration::from_secs(90),
             cards: 0,
@@ -86,6 +89,19 @@ impl GuestSpec {
     pub fn parameter(mut self, name: &str, value: &str) -> Self {
         self.parameters.push(format!("kvmnet.{name}={value}"));
         self
+    }
+
+    /// Puts a static program into the guest's `/bin`.
+    #[must_use]
+    pub fn program(mut self, path: impl Into<PathBuf>) -> Self {
+        self.programs.push(path.into());
+        self
+    }
+
+    /// QEMU starts and runs its scripts, but the guest doesn't boot.
+    #[must_use]
+    pub fn paused(self) -> Self {
+        self.line("-S")
     }
 
     /// How long its boot may take.

@@ -1,6 +1,8 @@
 //! The host's syslog: what its programs send to `/dev/log`.
 
+use std::fs;
 use std::os::fd::AsFd;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -41,6 +43,9 @@ impl Syslog {
     pub(crate) fn listen(path: &Path) -> Self {
         let socket =
             UnixDatagram::bind(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        // As syslogd does: everybody may write to it, programs without privileges too.
+        fs::set_permissions(path, fs::Permissions::from_mode(0o666))
+            .expect("root may set the mode of what it made");
         socket.set_nonblocking(true).expect("a socket can be made non-blocking");
         let shared =
             Arc::new(Shared { socket, messages: Mutex::default(), stop: AtomicBool::new(false) });

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::host::Host;
+use crate::netns::Netns;
 
 // `TUNSETIFF` is defined as writing an int but takes an ifreq.
 nix::ioctl_write_ptr_bad!(tunsetiff, libc::TUNSETIFF, libc::ifreq);
@@ -35,6 +36,11 @@ impl Tap {
         let mut message = vec![0; VNET_HEADER];
         message.extend_from_slice(frame);
         (&self.queues[0]).write_all(&message).expect("a tap that is up takes frames");
+    }
+
+    /// The first queue, which reads and writes frames with a header of ten bytes before each.
+    pub(crate) fn queue(&self) -> &File {
+        &self.queues[0]
     }
 
     /// The next Ethernet frame that the guest would get, `None` when there is none in time.
@@ -65,34 +71,35 @@ impl Host {
     /// Opens a tap like QEMU does. A name with `%d` gets its number from the kernel.
     #[must_use]
     pub fn tap(&self, name: &str) -> Tap {
-        self.open_tap(name, 1, 0)
+        open_tap(&self.net(), name, 1, 0)
     }
 
     /// Opens a tap with several queues.
     #[must_use]
     pub fn multi_queue_tap(&self, name: &str, queues: usize) -> Tap {
-        self.open_tap(name, queues, libc::IFF_MULTI_QUEUE)
+        open_tap(&self.net(), name, queues, libc::IFF_MULTI_QUEUE)
     }
 
     /// Makes a persistent tap that nobody holds, so that it has no carrier.
     pub fn persistent_tap(&self, name: &str) {
         self.run(&["ip", "tuntap", "add", "dev", name, "mode", "tap"]).expect("ip tuntap add");
     }
+}
 
-    fn open_tap(&self, name: &str, queues: usize, flags: libc::c_int) -> Tap {
-        let flags = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR | flags;
-        self.net().enter(|| {
-            let mut name = name.to_owned();
-            let queues = (0..queues)
-                .map(|_| {
-                    let (queue, given) = open_queue(&name, flags);
-                    name = given;
-                    queue
-                })
-                .collect();
-            Tap { name, queues }
-        })
-    }
+/// Opens a tap in a network.
+pub(crate) fn open_tap(netns: &Netns, name: &str, queues: usize, flags: libc::c_int) -> Tap {
+    let flags = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR | flags;
+    netns.enter(|| {
+        let mut name = name.to_owned();
+        let queues = (0..queues)
+            .map(|_| {
+                let (queue, given) = open_queue(&name, flags);
+                name = given;
+                queue
+            })
+            .collect();
+        Tap { name, queues }
+    })
 }
 
 /// Opens one queue in the network of the calling thread.

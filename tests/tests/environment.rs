@@ -30,7 +30,8 @@ fn what_the_process_inherits_changes_nothing() {
         format!("{NATUP} vnet0 2>/dev/full"),
         format!("KVMNET_LOG=trace {NATUP} vnet0 2>/dev/full"),
         format!("KVMNET_LOG=trace {NATUP} vnet0 2>&-"),
-        format!("KVMNET_LOG=no,such=filter {NATUP} vnet0"),
+        format!("KVMNET_LOG=no=such=filter {NATUP} vnet0"),
+        format!("KVMNET_LOG=no=such=filter {NATUP} vnet0 2>/dev/full"),
         format!("ulimit -n 16; exec {NATUP} vnet0"),
         format!("umask 0; exec {NATUP} vnet0"),
         format!("umask 777; exec {NATUP} vnet0"),
@@ -263,13 +264,28 @@ fn settings_that_cannot_be_written() {
         (output.code, output.stderr.as_str()),
         (
             1,
-            "kvmnet-natup: vnet0: not attached: cannot set net.ipv6.conf.br0.disable_ipv6 to 1, \
-             and this process can't do without: sysctl -w net.ipv6.conf.br0.disable_ipv6=1 does \
-             it: Read-only file system (os error 30)\n"
+            "kvmnet-natup: vnet0: not attached: cannot set net.ipv6.conf.br0.disable_ipv6 to 1; \
+             have it so beforehand: sysctl -w net.ipv6.conf.default.disable_ipv6=1: Read-only file \
+             system (os error 30)\n"
         )
     );
     let tapless = |state: kvmnet_tests::Foreign| state.without_link("vnet0");
     kvmnet_tests::assert_same(&tapless(before), &tapless(host.foreign()));
+    // What it says to do helps.
+    let set = |name: &str| {
+        host.ok("mount -o bind,remount,rw /proc/sys");
+        host.ok(&format!("echo 1 >/proc/sys/{name} && mount -o bind,remount,ro /proc/sys"));
+    };
+    set("net/ipv6/conf/default/disable_ipv6");
+    let output = host.helper("natup", &["vnet0"]);
+    assert_eq!(
+        output.stderr,
+        "kvmnet-natup: vnet0: not attached: cannot set net.ipv4.ip_forward to 1; have it so \
+         beforehand: sysctl -w net.ipv4.ip_forward=1: Read-only file system (os error 30)\n"
+    );
+    set("net/ipv4/ip_forward");
+    assert!(host.helper("natup", &["vnet0"]).success());
+    assert_attached(&host, "settings made beforehand");
 }
 
 #[test]

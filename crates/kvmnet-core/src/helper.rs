@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use log::{Level, info};
+use log::Level;
 
 use crate::error::{Chain, Error};
 use crate::kernel::System;
@@ -53,7 +53,7 @@ pub fn main(verb: Verb) -> ExitCode {
     let code = match &result {
         Ok((tap, report)) => {
             let (level, line) = describe(tap, report);
-            info!("{line}");
+            log::log!(level, "{line}");
             output::to_syslog(verb.program(), level, &output::printable(&line));
             ExitCode::SUCCESS
         }
@@ -156,6 +156,12 @@ fn describe_note(bridge: &str, note: &Note) -> (Level, String) {
             format!(
                 "; {bridge} is not kvmnet's but carries exactly {}, so no rules were added",
                 network.address
+            ),
+        ),
+        Note::OwnBridge(owner) => (
+            Level::Warn,
+            format!(
+                "; {bridge} is the bridge of kvmnet's network {owner}, and the guest is on that"
             ),
         ),
         Note::BridgeIsDown => (Level::Warn, format!("; {bridge} is down: ip link set {bridge} up")),

@@ -97,7 +97,7 @@ fn plan_bridged<K: Kernel>(
         sweep(kernel, tap, known)?;
         view = kernel.bridged_view(tap, network).map_err(|source| attaching(tap, source))?;
     }
-    Ok(plan::attach_bridged(&view, tap, network)?)
+    Ok(plan::attach_bridged(&view, tap, network, known)?)
 }
 
 fn sweep<K: Kernel>(

@@ -38,17 +38,23 @@ impl Buffer {
     /// Sends `log` into a buffer as far as `KVMNET_LOG` asks for it; without it nothing is logged.
     #[must_use]
     pub fn install() -> Self {
-        let buffer = Self::default();
-        if let Ok(filter) = std::env::var(FILTER) {
-            let target = env_logger::Target::Pipe(Box::new(buffer.clone()));
-            env_logger::Builder::new()
-                .parse_filters(&filter)
-                .target(target)
-                .format(|out, record| writeln!(out, "{}: {}", record.level(), record.args()))
-                .init();
-        } else {
+        let mut buffer = Self::default();
+        let Ok(filter) = std::env::var(FILTER) else {
             log::set_max_level(LevelFilter::Off);
+            return buffer;
+        };
+        // env_logger's own parser writes to stderr what it doesn't understand, and panics where
+        // that takes nothing.
+        if let Err(problem) = env_filter::Builder::new().try_parse(&filter) {
+            let _ = writeln!(buffer, "{FILTER} is ignored: {problem}");
+            log::set_max_level(LevelFilter::Off);
+            return buffer;
         }
+        env_logger::Builder::new()
+            .parse_filters(&filter)
+            .target(env_logger::Target::Pipe(Box::new(buffer.clone())))
+            .format(|out, record| writeln!(out, "{}: {}", record.level(), record.args()))
+            .init();
         buffer
     }
 

@@ -43,12 +43,13 @@ pub(super) fn push_add(batch: &mut Batch, index: u32, link: &str, address: Ipv4N
 
 /// The IPv4 addresses of a link.
 pub(super) fn of_link(socket: &mut Socket, link: &Link) -> Result<Vec<Ipv4Net>, KernelError> {
-    let mut batch = socket.batch();
-    let what = format!("list the addresses of {}", link.name);
-    batch.dump(Rtm::Getaddr, message(link.index, 0, vec![]), what);
-    let mut addresses = Vec::new();
-    socket.request(batch, |_, payload| addresses.extend(parse(payload, link.index)))?;
-    Ok(addresses)
+    let ask = |batch: &mut Batch| {
+        let what = format!("list the addresses of {}", link.name);
+        batch.dump(Rtm::Getaddr, message(link.index, 0, vec![]), what);
+    };
+    socket.read(ask, |addresses: &mut Vec<Ipv4Net>, _, payload| {
+        addresses.extend(parse(payload, link.index));
+    })
 }
 
 fn parse(payload: &[u8], index: u32) -> Option<Ipv4Net> {

@@ -35,12 +35,12 @@ pub enum KernelError {
         problem: &'static str,
     },
     /// A sysctl can't be written.
-    #[error(
-        "cannot set {name} to 1, and this process can't do without: sysctl -w {name}=1 does it"
-    )]
+    #[error("cannot set {name} to 1; have it so beforehand: sysctl -w {beforehand}=1")]
     Sysctl {
         /// The sysctl, as sysctl(8) takes it.
         name: String,
+        /// The one that, set before the run, makes it unnecessary.
+        beforehand: &'static str,
         /// The cause.
         source: io::Error,
     },

@@ -64,7 +64,7 @@ pub(super) enum Which<'a> {
 }
 
 /// Adds the question for one link; [`Errno::ENODEV`] is the answer where there is none.
-pub(super) fn get(batch: &mut Batch, which: Which<'_>) {
+fn get(batch: &mut Batch, which: Which<'_>) {
     let builder = IfinfomsgBuilder::default();
     let (builder, what, mut attributes) = match which {
         Which::Name(name) => {
@@ -86,16 +86,20 @@ pub(super) fn lookup<const N: usize>(
     socket: &mut Socket,
     which: [Which<'_>; N],
 ) -> Result<[Option<Link>; N], KernelError> {
-    let mut batch = socket.batch();
-    for one in which {
-        get(&mut batch, one);
-    }
-    let mut links = [const { None }; N];
-    socket.request(batch, |number, payload| {
-        if let Some(place) = links.get_mut(number) {
-            *place = parse(payload);
+    let ask = |batch: &mut Batch| {
+        for one in which {
+            get(batch, one);
         }
+    };
+    let found: Vec<(usize, Link)> = socket.read(ask, |found: &mut Vec<_>, number, payload| {
+        found.extend(parse(payload).map(|link| (number, link)));
     })?;
+    let mut links = [const { None }; N];
+    for (number, link) in found {
+        if let Some(place) = links.get_mut(number) {
+            *place = Some(link);
+        }
+    }
     Ok(links)
 }
 
@@ -127,28 +131,17 @@ fn matches_kind(link: &Link, kind: &str) -> bool {
     }
 }
 
-/// How often a dump is begun anew when links change while it is read.
-const ATTEMPTS: usize = 16;
-
 fn dump(
     socket: &mut Socket,
     filter: Vec<Rtattr<Ifla, Buffer>>,
     what: &str,
 ) -> Result<Vec<Link>, KernelError> {
-    let mut attempts = 1;
-    loop {
-        let mut batch = socket.batch();
+    let ask = |batch: &mut Batch| {
         let mut attributes = filter.clone();
         attributes.push(without_statistics());
         batch.dump(Rtm::Getlink, message(IfinfomsgBuilder::default(), attributes), what);
-        let mut links = Vec::new();
-        let result = socket.request(batch, |_, payload| links.extend(parse(payload)));
-        match result {
-            Err(KernelError::Answer { .. }) if attempts < ATTEMPTS => attempts += 1,
-            Err(error) => return Err(error),
-            Ok(()) => return Ok(links),
-        }
-    }
+    };
+    socket.read(ask, |links: &mut Vec<Link>, _, payload| links.extend(parse(payload)))
 }
 
 /// Reads a link message; `None` where it is too short for one.

@@ -25,38 +25,42 @@ pub(super) struct KernelRoute {
     pub metric: u32,
 }
 
-/// Adds the question for the IPv4 routes of every table, or of one.
-pub(super) fn dump(batch: &mut Batch, table: RtTable) {
-    let message = RtmsgBuilder::default()
-        .rtm_family(RtAddrFamily::Inet)
-        .rtm_dst_len(0)
-        .rtm_src_len(0)
-        .rtm_tos(0)
-        .rtm_table(table)
-        .rtm_protocol(Rtprot::Unspec)
-        .rtm_scope(RtScope::Universe)
-        .rtm_type(Rtn::Unspec)
-        .build()
-        .expect("all fields without a default are set");
-    batch.dump(Rtm::Getroute, message, "list the routes");
+/// The IPv4 routes, of one table or (`Unspec`) of all, that `wanted` keeps.
+pub(super) fn list(
+    socket: &mut Socket,
+    table: RtTable,
+    wanted: impl Fn(&KernelRoute) -> bool,
+) -> Result<Vec<KernelRoute>, KernelError> {
+    let ask = |batch: &mut Batch| {
+        let message = RtmsgBuilder::default()
+            .rtm_family(RtAddrFamily::Inet)
+            .rtm_dst_len(0)
+            .rtm_src_len(0)
+            .rtm_tos(0)
+            .rtm_table(table)
+            .rtm_protocol(Rtprot::Unspec)
+            .rtm_scope(RtScope::Universe)
+            .rtm_type(Rtn::Unspec)
+            .build()
+            .expect("all fields without a default are set");
+        batch.dump(Rtm::Getroute, message, "list the routes");
+    };
+    socket.read(ask, |routes: &mut Vec<KernelRoute>, _, payload| {
+        routes.extend(parse(payload).filter(&wanted));
+    })
 }
 
 /// The interfaces of the default routes of the main table, that of the lowest metric first.
 pub(super) fn default_interfaces(socket: &mut Socket) -> Result<Vec<u32>, KernelError> {
-    let mut batch = socket.batch();
-    dump(&mut batch, RtTable::Main);
-    let mut routes = Vec::new();
-    socket.request(batch, |_, payload| {
-        routes.extend(parse(payload).filter(|route| {
-            route.destination.prefix_len() == 0 && route.table == u32::from(libc::RT_TABLE_MAIN)
-        }));
+    let mut routes = list(socket, RtTable::Main, |route| {
+        route.destination.prefix_len() == 0 && route.table == u32::from(libc::RT_TABLE_MAIN)
     })?;
     routes.sort_by_key(|route| route.metric);
     Ok(routes.iter().filter_map(|route| route.interface).collect())
 }
 
 /// Reads a route message; `None` where it is none for IPv4.
-pub(super) fn parse(payload: &[u8]) -> Option<KernelRoute> {
+fn parse(payload: &[u8]) -> Option<KernelRoute> {
     let &[family, prefix_len, _, _, table, ..] = payload else {
         return None;
     };

@@ -19,6 +19,8 @@ use super::attributes::{Attributes, aligned, read_i32, read_string, read_u16, re
 /// The kernel never sends more in one answer than its reader takes, up to 32 KiB
 /// (`netlink_dump`, `net/netlink/af_netlink.c`).
 const BUFFER: usize = 32 * 1024;
+/// How often a question is put before it counts as unanswerable.
+const ATTEMPTS: usize = 16;
 /// `sizeof(struct nlmsghdr)`.
 const HEADER: usize = 16;
 /// The kernel's words about an error (`linux/netlink.h`).
@@ -140,6 +142,26 @@ impl Socket {
         }
     }
 
+    /// Asks for objects and gathers the answers. It asks anew where the kernel's state changed while
+    /// it was read, or an answer got lost: asking changes nothing.
+    pub fn read<T: Default>(
+        &mut self,
+        ask: impl Fn(&mut Batch),
+        mut take: impl FnMut(&mut T, usize, &[u8]),
+    ) -> Result<T, KernelError> {
+        let mut attempts = 1;
+        loop {
+            let mut batch = self.batch();
+            ask(&mut batch);
+            let mut found = T::default();
+            match self.request(batch, |number, payload| take(&mut found, number, payload)) {
+                Err(error) if attempts < ATTEMPTS && is_passing(&error) => attempts += 1,
+                Err(error) => return Err(error),
+                Ok(()) => return Ok(found),
+            }
+        }
+    }
+
     /// Sends the batch and reads all answers; the first error of any message is the error of all.
     /// `each` gets the objects, with the number of the request that they answer, from 0.
     pub fn request(
@@ -210,6 +232,12 @@ impl Socket {
         let flags = Msg::DONTWAIT | Msg::TRUNC;
         self.socket.recv(&mut self.buffer, flags).map(|(length, _)| length)
     }
+}
+
+/// Whether the same question may be answered the next time: `NLM_F_DUMP_INTR`, or an overrun
+/// (netlink(7)).
+fn is_passing(error: &KernelError) -> bool {
+    matches!(error, KernelError::Answer { .. }) || error.errno() == Some(Errno::ENOBUFS)
 }
 
 /// Tries again what a signal interrupted.

@@ -1,7 +1,7 @@
 //! Sysctls, by their files: a key with dots can't name an interface that has some.
 
-use std::fs;
-use std::io;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use super::KernelError;
@@ -27,24 +27,25 @@ pub(super) fn forwards_ipv4() -> Result<bool, KernelError> {
         .map_err(|error| KernelError::system(format!("read {}", path.display()), error))
 }
 
-/// Writes 1.
+/// Writes 1. Where that fails and 1 is there already, all is well.
 pub(super) fn write(sysctl: &Sysctl) -> Result<(), KernelError> {
     let path = path(sysctl);
-    match fs::OpenOptions::new()
-        .write(true)
-        .open(&path)
-        .and_then(|mut file| io::Write::write_all(&mut file, b"1\n"))
-    {
-        Ok(()) => Ok(()),
-        // A kernel without IPv6 has none to turn off.
-        Err(error)
-            if matches!(sysctl, Sysctl::DisableIpv6 { .. })
-                && error.kind() == io::ErrorKind::NotFound =>
-        {
-            Ok(())
+    let written =
+        OpenOptions::new().write(true).open(&path).and_then(|mut file| file.write_all(b"1\n"));
+    let Err(source) = written else {
+        return Ok(());
+    };
+    let (beforehand, absent) = match sysctl {
+        Sysctl::ForwardIpv4 => ("net.ipv4.ip_forward", false),
+        // A new interface takes the default's value. A kernel without IPv6 has none to turn off.
+        Sysctl::DisableIpv6 { .. } => {
+            ("net.ipv6.conf.default.disable_ipv6", source.kind() == io::ErrorKind::NotFound)
         }
-        Err(source) => Err(KernelError::Sysctl { name: key(sysctl), source }),
+    };
+    if absent || fs::read(&path).is_ok_and(|value| value.starts_with(b"1")) {
+        return Ok(());
     }
+    Err(KernelError::Sysctl { name: key(sysctl), beforehand, source })
 }
 
 /// The name as sysctl(8) takes it, which also takes slashes for dots.

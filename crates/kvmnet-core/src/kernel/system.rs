@@ -7,7 +7,7 @@ use neli::consts::socket::NlFamily;
 use nix::errno::Errno;
 
 use super::link::{self, Which};
-use super::route::{self, KernelRoute};
+use super::route;
 use super::socket::Socket;
 use super::{Kernel, KernelError, address, link_change, nftables, sysctl};
 use crate::lock::{Lock, LockError};
@@ -85,14 +85,9 @@ impl System {
         bridge: Option<u32>,
     ) -> Result<Option<Route>, KernelError> {
         let subnet = network.address.trunc();
-        let mut batch = self.route.batch();
-        route::dump(&mut batch, RtTable::Unspec);
-        let mut found: Vec<KernelRoute> = Vec::new();
-        self.route.request(batch, |_, payload| {
-            found.extend(route::parse(payload).filter(|route| {
-                subnet.contains(&route.destination)
-                    && (route.interface.is_none() || route.interface != bridge)
-            }));
+        let found = route::list(&mut self.route, RtTable::Unspec, |route| {
+            subnet.contains(&route.destination)
+                && (route.interface.is_none() || route.interface != bridge)
         })?;
         let Some(route) = found.into_iter().min_by_key(|route| route.destination.prefix_len())
         else {

@@ -2,7 +2,9 @@
 
 use super::tap::{Target, attach, attachable};
 use super::{AttachPlan, Note, Refusal};
-use crate::model::{BridgedNetwork, BridgedView, InterfaceName, Link, LinkKind, Step};
+use crate::model::{
+    BridgedNetwork, BridgedView, InterfaceName, Link, LinkKind, NetworkName, Step, owner_of,
+};
 
 /// Plans to make `tap` a port of the administrator's bridge.
 ///
@@ -12,15 +14,19 @@ pub fn attach_bridged(
     view: &BridgedView,
     tap: &InterfaceName,
     network: &BridgedNetwork,
+    known: &[NetworkName],
 ) -> Result<AttachPlan, Refusal> {
     let link = attachable(&view.tap, tap)?;
     let bridge = find_bridge(view, network)?;
     let change = attach(link, &view.tap, tap, &Target::of(bridge))?;
+    let mut notes = Vec::new();
+    notes.extend(owner_of(bridge, known).map(|mark| Note::OwnBridge(mark.network)));
+    notes.extend((!bridge.up).then_some(Note::BridgeIsDown));
     Ok(AttachPlan {
         steps: change.map(|change| Step::Links(vec![change])).into_iter().collect(),
         bridge: bridge.name.clone(),
         was_port: link.master == Some(bridge.index),
-        notes: (!bridge.up).then_some(Note::BridgeIsDown).into_iter().collect(),
+        notes,
     })
 }
 

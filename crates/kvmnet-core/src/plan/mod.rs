@@ -15,7 +15,7 @@ pub use refusal::Refusal;
 pub use release::{ReleasePlan, ReleaseScope, release, sweep};
 pub use rules::nat_table;
 
-use crate::model::Step;
+use crate::model::{NetworkName, Step};
 
 /// What attaching a tap comes to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +39,8 @@ pub enum Note {
     Repaired,
     /// The bridge isn't kvmnet's but carries the network's address, and no rules were added.
     ForeignBridge,
+    /// The bridge that was meant to be the administrator's is that of a network of kvmnet's.
+    OwnBridge(NetworkName),
     /// The bridge is administratively down, and not kvmnet's to set up.
     BridgeIsDown,
 }

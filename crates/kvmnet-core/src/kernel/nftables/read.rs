@@ -12,11 +12,8 @@ use super::message::{
 };
 use crate::kernel::KernelError;
 use crate::kernel::attributes::{Attributes, read_be32, read_string};
-use crate::kernel::socket::Socket;
+use crate::kernel::socket::{Batch, Socket};
 use crate::model::{Chain, Table, TableId, TableState};
-
-/// How often a look is begun anew when the ruleset changes while it is read.
-const ATTEMPTS: usize = 16;
 
 /// Compares the kernel's table of this name with `wanted`, chain by chain and rule by rule.
 ///
@@ -26,14 +23,8 @@ pub(in crate::kernel) fn table_state(
     socket: &mut Socket,
     wanted: &Table,
 ) -> Result<TableState, KernelError> {
-    let mut attempts = 1;
-    loop {
-        match look(socket, wanted) {
-            Err(KernelError::Answer { .. }) if attempts < ATTEMPTS => attempts += 1,
-            Err(error) => return Err(error),
-            Ok(found) => return Ok(found.compare(wanted)),
-        }
-    }
+    let found = look(socket, wanted)?;
+    Ok(found.compare(wanted))
 }
 
 /// What was found of a table.
@@ -76,24 +67,23 @@ fn wanted_rules(table: &Table) -> Vec<(String, Vec<Expression>)> {
 fn look(socket: &mut Socket, wanted: &Table) -> Result<Found, KernelError> {
     let TableId { family, name } = &wanted.id;
     let what = format!("look at nftables table {}", wanted.id);
-    let mut batch = socket.batch();
-    let table = Message::new(*family, vec![attribute(NFTA_TABLE_NAME, name.as_str())]);
-    batch.get(kind(NFT_MSG_GETTABLE), table, what.as_str());
-    batch.tolerate(&[Errno::ENOENT]);
-    for chain in &wanted.chains {
-        let attributes = vec![
-            attribute(NFTA_CHAIN_TABLE, name.as_str()),
-            attribute(NFTA_CHAIN_NAME, chain.hook.chain_name()),
-        ];
-        batch.get(kind(NFT_MSG_GETCHAIN), Message::new(*family, attributes), what.as_str());
+    let ask = |batch: &mut Batch| {
+        let table = Message::new(*family, vec![attribute(NFTA_TABLE_NAME, name.as_str())]);
+        batch.get(kind(NFT_MSG_GETTABLE), table, what.as_str());
         batch.tolerate(&[Errno::ENOENT]);
-    }
-    let rules = Message::new(*family, vec![attribute(NFTA_RULE_TABLE, name.as_str())]);
-    batch.dump(kind(NFT_MSG_GETRULE), rules, what.as_str());
-    batch.tolerate(&[Errno::ENOENT]);
-
-    let mut found = Found::default();
-    socket.request(batch, |number, payload| {
+        for chain in &wanted.chains {
+            let attributes = vec![
+                attribute(NFTA_CHAIN_TABLE, name.as_str()),
+                attribute(NFTA_CHAIN_NAME, chain.hook.chain_name()),
+            ];
+            batch.get(kind(NFT_MSG_GETCHAIN), Message::new(*family, attributes), what.as_str());
+            batch.tolerate(&[Errno::ENOENT]);
+        }
+        let rules = Message::new(*family, vec![attribute(NFTA_RULE_TABLE, name.as_str())]);
+        batch.dump(kind(NFT_MSG_GETRULE), rules, what.as_str());
+        batch.tolerate(&[Errno::ENOENT]);
+    };
+    socket.read(ask, |found: &mut Found, number, payload| {
         let attributes = Attributes(payload.get(HEADER..).unwrap_or_default());
         match number.checked_sub(1).map(|n| wanted.chains.get(n)) {
             None => {
@@ -103,8 +93,7 @@ fn look(socket: &mut Socket, wanted: &Table) -> Result<Found, KernelError> {
             Some(Some(chain)) => found.good_chains += usize::from(is_as_wanted(attributes, chain)),
             Some(None) => found.rules.extend(read_rule(attributes, name)),
         }
-    })?;
-    Ok(found)
+    })
 }
 
 fn is_as_wanted(attributes: Attributes<'_>, chain: &Chain) -> bool {
@@ -128,20 +117,12 @@ fn read_rule(attributes: Attributes<'_>, table: &str) -> Option<(String, Vec<Exp
 
 /// Every table with a name that is reserved for kvmnet, of any family.
 pub(in crate::kernel) fn reserved_tables(socket: &mut Socket) -> Result<Vec<TableId>, KernelError> {
-    let mut attempts = 1;
-    loop {
-        let mut batch = socket.batch();
+    let ask = |batch: &mut Batch| {
         batch.dump(kind(NFT_MSG_GETTABLE), Message::new(0, vec![]), "list the nftables tables");
-        let mut tables = Vec::new();
-        let result = socket.request(batch, |_, payload| {
-            tables.extend(read_table(payload).filter(TableId::is_reserved));
-        });
-        match result {
-            Err(KernelError::Answer { .. }) if attempts < ATTEMPTS => attempts += 1,
-            Err(error) => return Err(error),
-            Ok(()) => return Ok(tables),
-        }
-    }
+    };
+    socket.read(ask, |tables: &mut Vec<TableId>, _, payload| {
+        tables.extend(read_table(payload).filter(TableId::is_reserved));
+    })
 }
 
 fn read_table(payload: &[u8]) -> Option<TableId> {

@@ -8,7 +8,7 @@ fn view(named: Option<Link>, default_route: Option<Link>) -> BridgedView {
 }
 
 fn plan(view: &BridgedView) -> Result<AttachPlan, Refusal> {
-    attach_bridged(view, &name("vnet0"), &config::default_bridged())
+    attach_bridged(view, &name("vnet0"), &config::default_bridged(), &config::known_networks())
 }
 
 #[test]
@@ -46,6 +46,12 @@ fn a_bridge_that_is_down_stays_down_and_is_named() {
     let mut bridge = Link::test_bridge("br0", 5);
     bridge.up = false;
     assert_eq!(plan(&view(Some(bridge), None)).unwrap().notes, [Note::BridgeIsDown]);
+}
+
+#[test]
+fn a_network_of_kvmnets_is_told_from_the_administrators_bridge() {
+    let planned = plan(&view(Some(super::own_bridge()), None)).unwrap();
+    assert_eq!(planned.notes, [Note::OwnBridge(super::network_name("default"))]);
 }
 
 #[test]
