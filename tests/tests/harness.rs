@@ -16,29 +16,12 @@ fn host() -> Host {
 }
 
 /// Set for the test that runs inside the test that kills it.
-const DOOMED: &str = "KVMNET_TEST_DOOMED";
-
-#[test]
-#[ignore = "only the next test runs it"]
-fn doomed() {
-    if env::var_os(DOOMED).is_none() {
-        return;
-    }
-    let host = host();
-    let sleeper = host.spawn(host.command("setsid").args(["sleep", "600"]));
-    assert!(wait_until(SOON, || sleeper.outer_pid().is_some()));
-    println!("pids {} {}", host.keeper(), sleeper.outer_pid().expect("it sleeps"));
-    std::thread::sleep(Duration::from_secs(600));
-}
-
 #[test]
 fn all_goes_with_a_test_that_is_killed() {
-    let mut child = Command::new(env::current_exe().expect("a test is a program"))
-        .args(["--exact", "doomed", "--ignored", "--nocapture"])
-        .env(DOOMED, "1")
+    let mut child = Command::new(env!("CARGO_BIN_EXE_doomed"))
         .stdout(Stdio::piped())
         .spawn()
-        .expect("a test can be run again");
+        .expect("the program was built with this test");
     let stdout = BufReader::new(child.stdout.take().expect("it was piped"));
     let line = stdout
         .lines()
