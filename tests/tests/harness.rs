@@ -15,7 +15,6 @@ fn host() -> Host {
     Host::builder().without_kvmnet().build()
 }
 
-/// Set for the test that runs inside the test that kills it.
 #[test]
 fn all_goes_with_a_test_that_is_killed() {
     let mut child = Command::new(env!("CARGO_BIN_EXE_doomed"))

@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use kvmnet_tests::{Guest, GuestSpec, Host, assert_same, wait_until};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 
 const SOON: Duration = Duration::from_secs(10);
 const NATUP: &str = "/usr/libexec/kvmnet-natup";
@@ -284,6 +286,38 @@ fn one_of_two_vms_killed() {
         assert_eq!(stays.quit(), 0);
         host.assert_no_network();
     }
+    assert_same(&before, &host.foreign_to_kvmnet(&[]));
+}
+
+/// Ctrl-C at the terminal, which the kernel sends to the whole process group: QEMU and its script.
+#[test]
+fn ctrl_c_while_natup_runs() {
+    let host = Host::new();
+    let before = host.foreign_to_kvmnet(&[]);
+    // Any run makes the lock. While somebody else holds it, natup is surely under way.
+    host.helper("natdown", &["vnet9"]).expect("natdown");
+    let lock = "/run/kvmnet/net-*";
+    let hold = format!("exec flock --no-fork {lock} sleep 60");
+    let mut holder = host.spawn(host.command("sh").args(["-c", &hold]));
+    let held = || !host.sh(&format!("flock --nonblock {lock} true")).success();
+    assert!(wait_until(SOON, held));
+    let line = format!(
+        "exec setsid qemu-system-x86_64 -accel tcg -nodefaults -display none \
+         -netdev tap,id=n,ifname=vnet0,script={NATUP},downscript={NATDOWN}"
+    );
+    let mut qemu = host.spawn(host.command("sh").args(["-c", &line]));
+    // The second bit is SIGINT's.
+    let runs = "grep -q '^SigBlk:.*[2367abef]$' /proc/$(pidof -s kvmnet-natup)/status";
+    assert!(wait_until(SOON, || host.sh(runs).success()), "{:?}", qemu.written());
+    let group = qemu.outer_pid().expect("it waits for its script");
+    killpg(Pid::from_raw(group), Signal::SIGINT).expect("setsid made it the leader of a group");
+    host.ok("sleep 0.2; pidof kvmnet-natup");
+    holder.kill();
+    assert!(qemu.wait(SOON).is_some(), "QEMU still runs: {:?}", qemu.written());
+    assert!(wait_until(SOON, || !host.sh("pidof kvmnet-natup").success()));
+    assert!(wait_until(SOON, || host.link("vnet0").is_none()));
+    host.helper("natdown", &["vnet0"]).expect("natdown");
+    host.assert_no_network();
     assert_same(&before, &host.foreign_to_kvmnet(&[]));
 }
 
