@@ -5,12 +5,14 @@ use std::fmt;
 
 use thiserror::Error;
 
+use crate::config::ConfigError;
 use crate::kernel::KernelError;
 use crate::lock::LockError;
 use crate::model::{InterfaceName, NameError};
 use crate::plan::Refusal;
 
-/// A run that failed. Nothing was changed, or what was changed was undone.
+/// A run that failed. Nothing was changed, or what was changed was undone; of a take-down that
+/// failed in part, the rest was done.
 #[derive(Debug, Error)]
 pub enum Error {
     /// Not exactly one argument.
@@ -51,6 +53,9 @@ pub enum Error {
     /// The lock can't be had.
     #[error(transparent)]
     Lock(#[from] LockError),
+    /// The network files, or the choice between networks.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     /// What is there, or what was asked for, isn't fit.
     #[error(transparent)]
     Refused(#[from] Refusal),

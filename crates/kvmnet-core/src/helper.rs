@@ -1,17 +1,19 @@
 //! The programs that QEMU runs: `PROGRAM IFNAME`, exit 0 or one line of error.
 
 use std::ffi::OsString;
+use std::path::Path;
 use std::process::ExitCode;
 
 use log::Level;
 
+use crate::config::{self, Choice};
 use crate::error::{Chain, Error};
 use crate::kernel::System;
 use crate::model::{InterfaceName, Network};
 use crate::ops::{self, Report};
 use crate::output::{self, Buffer};
 use crate::plan::{Note, ReleaseScope};
-use crate::{config, process};
+use crate::process;
 
 /// What a helper does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,20 +101,22 @@ fn execute(verb: Verb, tap: &InterfaceName) -> Result<Report, Error> {
         down: verb.is_down(),
         source,
     })?;
-    let known = config::known_networks();
+    let directory = Path::new(config::DIRECTORY);
+    let known = config::known_networks(directory);
+    let network = || {
+        config::resolve(directory, &Choice::of_process(), tap, || match verb {
+            Verb::Ifup | Verb::Ifdown => Network::Bridged(config::default_bridged()),
+            Verb::Natup | Verb::Natdown => Network::Managed(config::default_nat()),
+        })
+    };
     match verb {
-        Verb::Ifup => {
-            let network = Network::Bridged(config::default_bridged());
-            ops::up(&mut kernel, tap, &network, &known)
-        }
-        Verb::Natup => {
-            let network = Network::Nat(config::default_nat());
-            ops::up(&mut kernel, tap, &network, &known)
-        }
+        Verb::Ifup | Verb::Natup => ops::up(&mut kernel, tap, &network()?, &known),
         Verb::Ifdown => ops::down(&mut kernel, tap, ReleaseScope::AnyBridge, &known),
+        // Whose a bridge is, the bridge says. A file that is wrong or gone keeps no tap from being
+        // released; it matters only for bridges that aren't kvmnet's.
         Verb::Natdown => {
-            let network = config::default_nat();
-            ops::down(&mut kernel, tap, ReleaseScope::OursOr(&network), &known)
+            let network = network().ok();
+            ops::down(&mut kernel, tap, ReleaseScope::OursOr(network.as_ref()), &known)
         }
     }
 }
@@ -144,18 +148,19 @@ fn describe(tap: &InterfaceName, report: &Report) -> (Level, String) {
 }
 
 fn describe_note(bridge: &str, note: &Note) -> (Level, String) {
-    let network = config::default_nat();
     match note {
-        Note::Built => {
-            let (name, table) = (&network.name, network.table());
-            (Level::Info, format!("; built network {name}, its rules: nft list table {table}"))
+        Note::Built { network, mode, table: Some(table) } => (
+            Level::Info,
+            format!("; built {mode} network {network}, its rules: nft list table {table}"),
+        ),
+        Note::Built { network, mode, table: None } => {
+            (Level::Info, format!("; built {mode} network {network}, without rules"))
         }
-        Note::Repaired => (Level::Warn, format!("; repaired network {}", network.name)),
-        Note::ForeignBridge => (
+        Note::Repaired { network } => (Level::Warn, format!("; repaired network {network}")),
+        Note::ForeignBridge { address } => (
             Level::Warn,
             format!(
-                "; {bridge} is not kvmnet's but carries exactly {}, so no rules were added",
-                network.address
+                "; {bridge} is not kvmnet's but carries exactly {address}, so no rules were added"
             ),
         ),
         Note::OwnBridge(owner) => (

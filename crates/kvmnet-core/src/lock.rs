@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, Flock, FlockArg, OFlag, openat};
-use nix::sys::stat::{Mode, SFlag, fstat, lstat, mkdirat};
+use nix::sys::stat::{Mode, SFlag, fstat, lstat, major, minor, mkdirat};
 use nix::unistd::geteuid;
 use thiserror::Error;
 
@@ -193,19 +193,20 @@ impl Patience {
 /// The process that holds a flock on the file, by `/proc/locks` (proc_locks(5)); none where it has
 /// let go or can't be seen from this process id namespace.
 fn holder_of(file: &File) -> Option<u32> {
-    let inode = file.metadata().ok()?.ino();
-    fs::read_to_string(OWN_LOCKS).ok()?.lines().find_map(|line| holder_in(line, inode))
+    let found = file.metadata().ok()?;
+    let (major, minor) = (major(found.dev()), minor(found.dev()));
+    let file = format!("{major:02x}:{minor:02x}:{}", found.ino());
+    fs::read_to_string(OWN_LOCKS).ok()?.lines().find_map(|line| holder_in(line, &file))
 }
 
 /// A line such as `3: FLOCK  ADVISORY  WRITE 4711 00:19:1234 0 EOF`.
-fn holder_in(line: &str, inode: u64) -> Option<u32> {
+fn holder_in(line: &str, file: &str) -> Option<u32> {
     let mut fields = line.split_ascii_whitespace().skip(1);
     if fields.next() != Some("FLOCK") {
         return None;
     }
     let pid = fields.nth(2)?.parse().ok()?;
-    let (_, found) = fields.next()?.rsplit_once(':')?;
-    (found.parse() == Ok(inode) && pid != 0).then_some(pid)
+    (fields.next()? == file && pid != 0).then_some(pid)
 }
 
 fn describe(holder: Option<u32>) -> String {
@@ -232,8 +233,9 @@ mod tests {
     #[test]
     fn the_holder_is_read_from_proc_locks() {
         let line = "3: FLOCK  ADVISORY  WRITE 4711 00:19:1234 0 EOF";
-        assert_eq!(holder_in(line, 1234), Some(4711));
-        assert_eq!(holder_in(line, 123), None);
+        assert_eq!(holder_in(line, "00:19:1234"), Some(4711));
+        assert_eq!(holder_in(line, "00:1a:1234"), None);
+        assert_eq!(holder_in(line, "00:19:123"), None);
         for other in [
             "3: POSIX  ADVISORY  WRITE 4711 00:19:1234 0 EOF",
             "3: -> FLOCK  ADVISORY  WRITE 4711 00:19:1234 0 EOF",
@@ -241,7 +243,7 @@ mod tests {
             "3: FLOCK",
             "",
         ] {
-            assert_eq!(holder_in(other, 1234), None, "{other}");
+            assert_eq!(holder_in(other, "00:19:1234"), None, "{other}");
         }
     }
 

@@ -7,7 +7,7 @@ use log::{debug, error};
 
 use crate::error::{Chain, Error};
 use crate::kernel::{Kernel, KernelError};
-use crate::model::{BridgedNetwork, InterfaceName, NatNetwork, Network, NetworkName, owner_of};
+use crate::model::{BridgedNetwork, InterfaceName, ManagedNetwork, Network, NetworkName, owner_of};
 use crate::plan::{self, AttachPlan, Note, ReleasePlan, ReleaseScope};
 
 /// What a run has done, for the log.
@@ -41,12 +41,11 @@ pub fn up<K: Kernel>(
     known: &[NetworkName],
 ) -> Result<Report, Error> {
     let _lock = kernel.lock()?;
-    let (plan, scope) = match network {
-        Network::Nat(nat) => (plan_nat(kernel, tap, nat)?, ReleaseScope::OursOr(nat)),
-        Network::Bridged(bridged) => {
-            (plan_bridged(kernel, tap, bridged, known)?, ReleaseScope::AnyBridge)
-        }
+    let plan = match network {
+        Network::Managed(managed) => plan_managed(kernel, tap, managed)?,
+        Network::Bridged(bridged) => plan_bridged(kernel, tap, bridged, known)?,
     };
+    let scope = ReleaseScope::OursOr(Some(network));
     for step in &plan.steps {
         debug!("{step}");
         if let Err(source) = kernel.apply(step) {
@@ -75,14 +74,16 @@ pub fn down<K: Kernel>(
     Ok(Report::Released { from: plan.released_from, taken_down: plan.taken_down })
 }
 
-fn plan_nat<K: Kernel>(
+fn plan_managed<K: Kernel>(
     kernel: &mut K,
     tap: &InterfaceName,
-    network: &NatNetwork,
+    network: &ManagedNetwork,
 ) -> Result<AttachPlan, Error> {
-    let table = plan::nat_table(network);
-    let view = kernel.nat_view(tap, network, &table).map_err(|source| attaching(tap, source))?;
-    Ok(plan::attach_nat(&view, tap, network)?)
+    let table = plan::table_of(network);
+    let view = kernel
+        .managed_view(Some(tap), network, table.as_ref())
+        .map_err(|source| attaching(tap, source))?;
+    Ok(plan::attach_managed(&view, Some(tap), network)?)
 }
 
 fn plan_bridged<K: Kernel>(

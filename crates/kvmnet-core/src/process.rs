@@ -3,6 +3,7 @@
 use caps::{CapSet, Capability};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::stat::{Mode, umask};
+use nix::unistd::getuid;
 
 /// Signals that would end or stop a run halfway. They reach the helper too when somebody presses
 /// Ctrl-C or Ctrl-Z at the terminal that QEMU runs in: both are in one process group.
@@ -29,16 +30,16 @@ pub fn isolate() {
     umask(Mode::S_IRWXG | Mode::S_IRWXO);
 }
 
-/// Whether the program runs with more rights than its caller has: setuid, setgid, or with
-/// capabilities of its file (`AT_SECURE`, getauxval(3)).
+/// Whether the program has more rights than its caller: setuid, setgid, or with capabilities of its
+/// file (`AT_SECURE`, getauxval(3)). Root's own calls have nothing to gain that way; of those the
+/// kernel says so, too, when AppArmor changes the profile at exec.
 #[must_use]
 pub fn is_privileged_by_its_file() -> bool {
     // SAFETY: getauxval takes any number, reads what the kernel put on the stack at exec, and
     // returns 0 for what it doesn't know.
     #[allow(unsafe_code, reason = "neither std nor nix wraps getauxval")]
-    unsafe {
-        libc::getauxval(libc::AT_SECURE) != 0
-    }
+    let is_secure = unsafe { libc::getauxval(libc::AT_SECURE) != 0 };
+    is_secure && !getuid().is_root()
 }
 
 /// Whether the process may change the network of its user namespace. A kernel that can't be asked

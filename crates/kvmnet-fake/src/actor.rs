@@ -10,7 +10,7 @@ use std::rc::Rc;
 
 use kvmnet_core::kernel::{Kernel, KernelError};
 use kvmnet_core::model::{
-    BridgedNetwork, BridgedView, InterfaceName, NatNetwork, NatView, Network, NetworkName,
+    BridgedNetwork, BridgedView, InterfaceName, ManagedNetwork, ManagedView, Network, NetworkName,
     ReleaseView, Step, Table,
 };
 use kvmnet_core::ops::{self, Report};
@@ -32,12 +32,14 @@ pub enum Verb {
 }
 
 /// One run of a helper.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Actor {
     /// What it does.
     pub verb: Verb,
     /// To which tap.
     pub tap: InterfaceName,
+    /// The network that natup and natdown are asked for.
+    pub network: Network,
 }
 
 /// A call to the kernel.
@@ -45,7 +47,7 @@ pub struct Actor {
 pub(crate) enum Call {
     Lock,
     BridgedView(InterfaceName, BridgedNetwork),
-    NatView(InterfaceName, NatNetwork, Table),
+    ManagedView(Option<InterfaceName>, ManagedNetwork, Option<Table>),
     ReleaseView(Option<InterfaceName>, Vec<NetworkName>),
     Apply(Step),
 }
@@ -55,7 +57,7 @@ pub(crate) enum Call {
 pub(crate) enum Answer {
     Locked,
     Bridged(Box<BridgedView>),
-    Nat(Box<NatView>),
+    Managed(Box<ManagedView>),
     Release(Box<ReleaseView>),
     Applied,
     /// With this error number.
@@ -76,16 +78,21 @@ impl Actor {
     /// # Errors
     /// Those of [`ops`].
     pub fn run<K: Kernel>(&self, kernel: &mut K) -> Result<Report, Error> {
-        let known = config::known_networks();
-        let nat = config::default_nat();
+        let known: Vec<NetworkName> = match &self.network {
+            Network::Managed(managed) => vec![managed.name.clone()],
+            Network::Bridged(_) => vec![],
+        };
         match self.verb {
             Verb::Ifup => {
                 let network = Network::Bridged(config::default_bridged());
                 ops::up(kernel, &self.tap, &network, &known)
             }
             Verb::Ifdown => ops::down(kernel, &self.tap, ReleaseScope::AnyBridge, &known),
-            Verb::Natup => ops::up(kernel, &self.tap, &Network::Nat(nat), &known),
-            Verb::Natdown => ops::down(kernel, &self.tap, ReleaseScope::OursOr(&nat), &known),
+            Verb::Natup => ops::up(kernel, &self.tap, &self.network, &known),
+            Verb::Natdown => {
+                let scope = ReleaseScope::OursOr(Some(&self.network));
+                ops::down(kernel, &self.tap, scope, &known)
+            }
         }
     }
 
@@ -166,14 +173,14 @@ impl Kernel for Replay<'_> {
         }
     }
 
-    fn nat_view(
+    fn managed_view(
         &mut self,
-        tap: &InterfaceName,
-        network: &NatNetwork,
-        table: &Table,
-    ) -> Result<NatView, KernelError> {
-        match self.answer(|| Call::NatView(tap.clone(), network.clone(), table.clone())) {
-            Answer::Nat(view) => Ok(*view),
+        tap: Option<&InterfaceName>,
+        network: &ManagedNetwork,
+        table: Option<&Table>,
+    ) -> Result<ManagedView, KernelError> {
+        match self.answer(|| Call::ManagedView(tap.cloned(), network.clone(), table.cloned())) {
+            Answer::Managed(view) => Ok(*view),
             Answer::Failed(errno) => Err(refused(errno)),
             other => mismatch(&other),
         }

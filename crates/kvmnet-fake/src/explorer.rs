@@ -279,9 +279,9 @@ impl State {
             Call::BridgedView(tap, network) => {
                 Answer::Bridged(Box::new(self.host.bridged_view(tap, network)))
             }
-            Call::NatView(tap, network, table) => {
-                Answer::Nat(Box::new(self.host.nat_view(tap, network, table)))
-            }
+            Call::ManagedView(tap, network, table) => Answer::Managed(Box::new(
+                self.host.managed_view(tap.as_ref(), network, table.as_ref()),
+            )),
             Call::ReleaseView(tap, known) => {
                 Answer::Release(Box::new(self.host.release_view(tap.as_ref(), known)))
             }

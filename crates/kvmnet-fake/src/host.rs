@@ -1,12 +1,12 @@
 //! A network namespace as plain data, and what each step does to it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::Ipv4Net;
 use kvmnet_core::model::{
-    BridgeView, BridgedNetwork, BridgedView, Inet6, InterfaceName, Link, LinkChange, LinkKind, Mac,
-    NatNetwork, NatView, NetworkName, ReleaseView, Route, Step, Sysctl, Table, TableId, TableState,
-    TapView, owner_of,
+    ALL_GROUPS, BRIDGE_GROUP, BridgeView, BridgedNetwork, BridgedView, Forwarding, ForwardingView,
+    Inet6, InterfaceName, Link, LinkChange, LinkKind, Mac, ManagedNetwork, ManagedView,
+    NetworkName, ReleaseView, Route, Step, Sysctl, Table, TableId, TableState, TapView, owner_of,
 };
 use nix::errno::Errno;
 
@@ -34,6 +34,8 @@ pub struct FakeHost {
     pub tables: BTreeMap<TableId, TableContent>,
     /// `net.ipv4.ip_forward`.
     pub ip_forward: bool,
+    /// The interfaces that forward by a setting of their own.
+    pub forwarding: BTreeSet<InterfaceName>,
 }
 
 impl FakeHost {
@@ -45,6 +47,9 @@ impl FakeHost {
             kind,
             master: None,
             up: true,
+            forwarded_groups: 0,
+            noarp: false,
+            group: 0,
             carrier: true,
             mtu: 1500,
             mac: Some(Mac([0x52, 0x54, 0, 0, 0, index as u8])),
@@ -66,6 +71,7 @@ impl FakeHost {
         for link in self.links.values_mut() {
             if link.master == Some(index) {
                 link.master = None;
+                link.forwarded_groups = 0;
             }
         }
     }
@@ -111,37 +117,73 @@ impl FakeHost {
         BridgedView { tap: self.tap_view(tap), named, default_route }
     }
 
-    pub(crate) fn nat_view(
+    pub(crate) fn managed_view(
         &self,
-        tap: &InterfaceName,
-        network: &NatNetwork,
-        table: &Table,
-    ) -> NatView {
+        tap: Option<&InterfaceName>,
+        network: &ManagedNetwork,
+        table: Option<&Table>,
+    ) -> ManagedView {
         let bridge = self.link(network.bridge.as_str()).cloned();
         let addresses = bridge
             .as_ref()
             .and_then(|bridge| self.addresses.get(&bridge.index))
             .cloned()
             .unwrap_or_default();
-        let subnet = network.address.trunc();
-        let conflict = self.routes.iter().find(|route| subnet.contains(&route.destination));
+        let missing = network.mode.address().filter(|address| !addresses.contains(address));
+        let conflict = missing.and_then(|address| {
+            let subnet = address.trunc();
+            self.routes.iter().find(|route| subnet.contains(&route.destination)).cloned()
+        });
         let free_index = match bridge {
             Some(_) => 0,
             None => (1_000_000..).find(|index| !self.links.contains_key(index)).unwrap_or(0),
         };
-        NatView {
-            tap: self.tap_view(tap),
-            conflict: conflict.filter(|_| !addresses.contains(&network.address)).cloned(),
+        let state = table.map_or(TableState::AsWanted, |table| self.table_state(table));
+        let others = TableId::all_of_network(&network.name);
+        let other_tables = others
+            .into_iter()
+            .filter(|id| table.is_none_or(|table| table.id != *id) && self.tables.contains_key(id))
+            .collect();
+        let known = std::slice::from_ref(&network.name);
+        let foreign = bridge.as_ref().filter(|bridge| owner_of(bridge, known).is_none());
+        let foreign_ports =
+            foreign.map(|bridge| self.ports(bridge.index).cloned().collect()).unwrap_or_default();
+        let namesake = self.links.values().find(|link| {
+            bridge.is_none()
+                && owner_of(link, known).is_some_and(|mark| mark.network == network.name)
+        });
+        ManagedView {
+            namesake: namesake.map(|link| link.name.clone()),
+            foreign_ports,
+            tap: tap.map(|tap| self.tap_view(tap)).unwrap_or_default(),
             bridge,
             addresses,
+            conflict,
             free_index,
-            table: match self.tables.get(&table.id) {
-                None => TableState::Absent,
-                Some(TableContent::Rules(found)) if found == table => TableState::AsWanted,
-                Some(_) => TableState::Different,
-            },
-            ip_forward: self.ip_forward,
+            table: state,
+            other_tables,
+            forwarding: self.forwarding_view(network),
         }
+    }
+
+    fn table_state(&self, wanted: &Table) -> TableState {
+        match self.tables.get(&wanted.id) {
+            None => TableState::Absent,
+            Some(TableContent::Rules(found)) if found == wanted => TableState::AsWanted,
+            Some(_) => TableState::Different,
+        }
+    }
+
+    fn forwarding_view(&self, network: &ManagedNetwork) -> ForwardingView {
+        let mut interfaces_off = Vec::new();
+        if !self.ip_forward && network.forwarding == Forwarding::Interfaces {
+            let uplink = self.default_route.and_then(|index| self.links.get(&index));
+            let uplink = uplink.and_then(|link| InterfaceName::parse(link.name.as_ref()).ok());
+            interfaces_off.push(network.bridge.clone());
+            interfaces_off.extend(uplink);
+            interfaces_off.retain(|name| !self.forwarding.contains(name));
+        }
+        ForwardingView { global: self.ip_forward, interfaces_off }
     }
 
     pub(crate) fn release_view(
@@ -195,6 +237,10 @@ impl FakeHost {
                 self.ip_forward = true;
                 Ok(())
             }
+            Step::Sysctl(Sysctl::ForwardInterface { interface }) => {
+                self.forwarding.insert(interface.clone());
+                Ok(())
+            }
             Step::Sysctl(Sysctl::DisableIpv6 { interface }) => {
                 let link = self.links.values_mut().find(|link| link.name == interface.as_str());
                 if let Some(inet6) = link.and_then(|link| link.inet6.as_mut()) {
@@ -207,24 +253,30 @@ impl FakeHost {
 
     fn change(&mut self, change: &LinkChange) -> Result<(), Errno> {
         match change {
-            LinkChange::CreateBridge { name, index, mac, mark } => {
-                let created = self.create_bridge(name, *index, *mac);
+            LinkChange::CreateBridge { name, index, mac, mark, mtu, noarp } => {
+                let created = self.create_bridge(name, *index, *mac).map(|bridge| {
+                    bridge.mtu = mtu.unwrap_or(bridge.mtu);
+                    bridge.noarp = *noarp;
+                });
                 // The second message of the same send goes by the index alone.
                 let marked = self.existing(*index).map(|link| link.alias = mark.to_string());
                 created.and(marked)
             }
-            LinkChange::RepairBridge { index, mac, mark, forwarding, up, .. } => {
+            LinkChange::RepairBridge { index, repair, .. } => {
                 let link = self.existing(*index)?;
-                if let Some(mac) = mac {
-                    link.mac = Some(*mac);
-                }
-                if let Some(mark) = mark {
+                link.mac = repair.mac.or(link.mac);
+                link.mtu = repair.mtu.unwrap_or(link.mtu);
+                if let Some(mark) = &repair.mark {
                     link.alias = mark.to_string();
                 }
-                if *forwarding {
+                if repair.forwarding {
                     link.kind = LinkKind::Bridge { stp: false, forward_delay: 0 };
                 }
-                link.up |= up;
+                if repair.group {
+                    link.group = BRIDGE_GROUP;
+                }
+                link.noarp = repair.noarp.unwrap_or(link.noarp);
+                link.up |= repair.up;
                 Ok(())
             }
             LinkChange::AddAddress { index, address, .. } => {
@@ -235,7 +287,15 @@ impl FakeHost {
                 }
                 Ok(())
             }
-            LinkChange::AttachTap { index, master, mac, mtu, no_inet6_address, .. } => {
+            LinkChange::AttachTap {
+                index,
+                master,
+                mac,
+                mtu,
+                no_inet6_address,
+                forward_groups,
+                ..
+            } => {
                 let master_exists = self.links.contains_key(master);
                 let link = self.existing(*index)?;
                 if let (true, Some(inet6)) = (*no_inet6_address, link.inet6.as_mut()) {
@@ -247,12 +307,16 @@ impl FakeHost {
                     return Err(Errno::EINVAL);
                 }
                 link.master = Some(*master);
+                if *forward_groups {
+                    link.forwarded_groups = ALL_GROUPS;
+                }
                 link.up = true;
                 Ok(())
             }
             LinkChange::ReleaseTap { index, .. } => {
                 if let Ok(link) = self.existing(*index) {
                     link.master = None;
+                    link.forwarded_groups = 0;
                     link.up = false;
                 }
                 Ok(())
@@ -268,7 +332,12 @@ impl FakeHost {
         self.links.get_mut(&index).ok_or(Errno::ENODEV)
     }
 
-    fn create_bridge(&mut self, name: &InterfaceName, index: u32, mac: Mac) -> Result<(), Errno> {
+    fn create_bridge(
+        &mut self,
+        name: &InterfaceName,
+        index: u32,
+        mac: Mac,
+    ) -> Result<&mut Link, Errno> {
         if self.link(name.as_str()).is_some() {
             return Err(Errno::EEXIST);
         }
@@ -278,7 +347,8 @@ impl FakeHost {
         let kind = LinkKind::Bridge { stp: false, forward_delay: 0 };
         let bridge = self.add_link(name.as_str(), index, kind);
         bridge.mac = Some(mac);
+        bridge.group = BRIDGE_GROUP;
         bridge.carrier = false;
-        Ok(())
+        Ok(bridge)
     }
 }

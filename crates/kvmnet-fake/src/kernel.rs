@@ -2,8 +2,8 @@
 
 use kvmnet_core::kernel::{Kernel, KernelError};
 use kvmnet_core::model::{
-    BridgedNetwork, BridgedView, InterfaceName, NatNetwork, NatView, NetworkName, ReleaseView,
-    Step, Table,
+    BridgedNetwork, BridgedView, InterfaceName, ManagedNetwork, ManagedView, NetworkName,
+    ReleaseView, Step, Table,
 };
 use kvmnet_core::ops::Report;
 use kvmnet_core::{Error, LockError};
@@ -41,13 +41,13 @@ impl Kernel for FakeKernel<'_> {
         Ok(self.host.bridged_view(tap, network))
     }
 
-    fn nat_view(
+    fn managed_view(
         &mut self,
-        tap: &InterfaceName,
-        network: &NatNetwork,
-        table: &Table,
-    ) -> Result<NatView, KernelError> {
-        Ok(self.host.nat_view(tap, network, table))
+        tap: Option<&InterfaceName>,
+        network: &ManagedNetwork,
+        table: Option<&Table>,
+    ) -> Result<ManagedView, KernelError> {
+        Ok(self.host.managed_view(tap, network, table))
     }
 
     fn release_view(

@@ -7,7 +7,9 @@ use std::collections::BTreeSet;
 
 use ipnet::Ipv4Net;
 use kvmnet_core::config;
-use kvmnet_core::model::{InterfaceName, LinkKind, TableId};
+use kvmnet_core::model::{
+    InterfaceName, LinkKind, ManagedNetwork, Mode, Network, NetworkName, TableId,
+};
 use kvmnet_fake::{
     Actor, Bounds, Explorer, FakeHost, Moment, Outcome, Statistics, TableContent, Verb, run,
 };
@@ -26,7 +28,22 @@ fn index(tap: &str) -> u32 {
 }
 
 fn actor(verb: Verb, tap: &str) -> Actor {
-    Actor { verb, tap: name(tap) }
+    actor_on(&default(), verb, tap)
+}
+
+fn actor_on(network: &Network, verb: Verb, tap: &str) -> Actor {
+    Actor { verb, tap: name(tap), network: network.clone() }
+}
+
+/// NAT on `br0`.
+fn default() -> Network {
+    Network::Managed(config::default_nat())
+}
+
+/// Its rules hang on its bridge.
+fn isolated() -> Network {
+    let lab = NetworkName::parse("lab").unwrap();
+    Network::Managed(ManagedNetwork::new(lab, name("br-lab"), Mode::Isolated))
 }
 
 /// A host with things that aren't kvmnet's, and four taps that nobody has attached.
@@ -44,17 +61,17 @@ fn clean() -> FakeHost {
     host
 }
 
-fn with(attached: &[&str]) -> FakeHost {
+fn with(network: &Network, attached: &[&str]) -> FakeHost {
     let mut host = clean();
     for tap in attached {
-        run(&mut host, &actor(Verb::Natup, tap)).0.unwrap();
+        run(&mut host, &actor_on(network, Verb::Natup, tap)).0.unwrap();
     }
     host
 }
 
-/// The taps on the bridge of network `default`.
-fn attached(host: &FakeHost) -> BTreeSet<&str> {
-    let bridge = host.link(config::default_nat().bridge.as_str());
+/// The taps on the network's bridge.
+fn attached<'a>(host: &'a FakeHost, network: &Network) -> BTreeSet<&'a str> {
+    let bridge = host.link(network.bridge().as_str());
     bridge
         .into_iter()
         .flat_map(|bridge| host.ports(bridge.index))
@@ -77,13 +94,13 @@ fn essence(host: &FakeHost) -> FakeHost {
 }
 
 /// A host that nothing ever happened to but these attachments.
-fn undisturbed(taps: &BTreeSet<&str>, moment: &Moment<'_>) -> FakeHost {
+fn undisturbed(network: &Network, taps: &BTreeSet<&str>, moment: &Moment<'_>) -> FakeHost {
     let mut host = clean();
     if moment.flushed {
         host.flush_ruleset();
     }
     for tap in taps {
-        run(&mut host, &actor(Verb::Natup, tap)).0.unwrap();
+        run(&mut host, &actor_on(network, Verb::Natup, tap)).0.unwrap();
     }
     host.links.retain(|index, _| moment.host.links.contains_key(index) || *index >= 1_000_000);
     essence(&host)
@@ -99,35 +116,35 @@ fn assert_same(found: &FakeHost, wanted: &FakeHost, what: &str, moment: &Moment<
 }
 
 /// One more ordinary natup: the network is whole, with everybody who was on it.
-fn one_more_up_repairs(moment: &Moment<'_>) {
+fn one_more_up_repairs(network: &Network, moment: &Moment<'_>) {
     if moment.host.link("probe").is_none() {
         return;
     }
     let mut host = moment.host.clone();
-    let mut taps = attached(moment.host);
+    let mut taps = attached(moment.host, network);
     taps.insert("probe");
-    let probe = actor(Verb::Natup, "probe");
+    let probe = actor_on(network, Verb::Natup, "probe");
     let (result, _) = run(&mut host, &probe);
     assert!(result.is_ok(), "natup fails: {result:?}\nafter:\n{}", moment.history());
-    assert!(host.ip_forward);
-    assert_same(&host, &undisturbed(&taps, moment), "natup doesn't repair", moment);
+    assert!(host.ip_forward || network.subnet().is_none());
+    assert_same(&host, &undisturbed(network, &taps, moment), "natup doesn't repair", moment);
     let (result, steps) = run(&mut host, &probe);
     assert!(result.is_ok() && steps == 0, "a second run does something: {result:?}, {steps}");
 }
 
 /// Ordinary natdowns of all who are on it, or of one that isn't: nothing is left.
-fn one_more_down_cleans(moment: &Moment<'_>) {
+fn one_more_down_cleans(network: &Network, moment: &Moment<'_>) {
     let mut host = moment.host.clone();
     let mut leaving: Vec<String> =
-        attached(moment.host).iter().map(|&tap| tap.to_owned()).collect();
+        attached(moment.host, network).iter().map(|&tap| tap.to_owned()).collect();
     if leaving.is_empty() {
         leaving.push("gone".to_owned());
     }
     for tap in leaving {
-        let (result, _) = run(&mut host, &actor(Verb::Natdown, &tap));
+        let (result, _) = run(&mut host, &actor_on(network, Verb::Natdown, &tap));
         assert!(result.is_ok(), "natdown fails: {result:?}\nafter:\n{}", moment.history());
     }
-    let wanted = undisturbed(&BTreeSet::new(), moment);
+    let wanted = undisturbed(network, &BTreeSet::new(), moment);
     assert_same(&host, &wanted, "natdown doesn't clean up", moment);
 }
 
@@ -145,7 +162,7 @@ fn foreign_is_untouched(moment: &Moment<'_>) {
 }
 
 /// When all have ended and nothing was disturbed, the state is right without another run.
-fn undisturbed_is_right(moment: &Moment<'_>, actors: &[Actor], before: &[&str]) {
+fn undisturbed_is_right(network: &Network, moment: &Moment<'_>, actors: &[Actor], before: &[&str]) {
     if !moment.quiet() || !moment.undisturbed() {
         return;
     }
@@ -158,15 +175,20 @@ fn undisturbed_is_right(moment: &Moment<'_>, actors: &[Actor], before: &[&str]) 
             Verb::Natdown | Verb::Ifdown => taps.remove(actor.tap.as_str()),
         };
     }
-    assert_same(moment.host, &undisturbed(&taps, moment), "the outcome is wrong", moment);
+    assert_same(moment.host, &undisturbed(network, &taps, moment), "the outcome is wrong", moment);
 }
 
 /// A natup that says that it failed has left its tap as it was, unless its way back failed too.
-fn failure_changes_nothing(moment: &Moment<'_>, actors: &[Actor], before: &[&str]) {
+fn failure_changes_nothing(
+    network: &Network,
+    moment: &Moment<'_>,
+    actors: &[Actor],
+    before: &[&str],
+) {
     if moment.disturbances.errors > 1 {
         return;
     }
-    let taps = attached(moment.host);
+    let taps = attached(moment.host, network);
     for (actor, outcome) in actors.iter().zip(&moment.outcomes) {
         let tap = actor.tap.as_str();
         if *outcome == Outcome::Failed && actor.verb == Verb::Natup && !before.contains(&tap) {
@@ -177,12 +199,13 @@ fn failure_changes_nothing(moment: &Moment<'_>, actors: &[Actor], before: &[&str
 
 #[track_caller]
 fn explore(before: &[&str], actors: &[Actor], bounds: Bounds) {
-    let statistics = Explorer::explore(&with(before), actors, bounds, |moment| {
+    let network = &actors[0].network;
+    let statistics = Explorer::explore(&with(network, before), actors, bounds, |moment| {
         foreign_is_untouched(moment);
-        one_more_up_repairs(moment);
-        one_more_down_cleans(moment);
-        failure_changes_nothing(moment, actors, before);
-        undisturbed_is_right(moment, actors, before);
+        one_more_up_repairs(network, moment);
+        one_more_down_cleans(network, moment);
+        failure_changes_nothing(network, moment, actors, before);
+        undisturbed_is_right(network, moment, actors, before);
     });
     report(actors, statistics);
     assert!(statistics.states > 20, "nothing was explored: {statistics:?}");
@@ -204,12 +227,26 @@ fn the_last_leaves_while_a_new_one_comes() {
 }
 
 #[test]
+fn first_guests_of_an_isolated_network() {
+    let network = isolated();
+    let actors = [actor_on(&network, Verb::Natup, "a"), actor_on(&network, Verb::Natup, "b")];
+    explore(&[], &actors, FULL);
+}
+
+#[test]
+fn the_last_leaves_an_isolated_network_while_a_new_one_comes() {
+    let network = isolated();
+    let actors = [actor_on(&network, Verb::Natdown, "a"), actor_on(&network, Verb::Natup, "b")];
+    explore(&["a"], &actors, FULL);
+}
+
+#[test]
 fn up_and_down_of_one_tap() {
     let actors = [actor(Verb::Natup, "a"), actor(Verb::Natdown, "a")];
     let statistics = Explorer::explore(&clean(), &actors, FULL, |moment| {
         foreign_is_untouched(moment);
-        one_more_up_repairs(moment);
-        one_more_down_cleans(moment);
+        one_more_up_repairs(&default(), moment);
+        one_more_down_cleans(&default(), moment);
     });
     report(&actors, statistics);
 }
@@ -221,7 +258,7 @@ fn report(actors: &[Actor], statistics: Statistics) {
 }
 
 #[test]
-fn ifup_on_the_bridge_of_a_network_in_use() {
+fn ifdown_on_the_bridge_of_a_network_in_use() {
     let actors = [actor(Verb::Ifdown, "a"), actor(Verb::Natup, "b"), actor(Verb::Natdown, "c")];
     explore(&["a", "c"], &actors, THREE);
 }
@@ -236,4 +273,49 @@ fn two_come_while_the_last_leaves() {
 fn two_leave_while_one_comes() {
     let actors = [actor(Verb::Natdown, "a"), actor(Verb::Natdown, "b"), actor(Verb::Natup, "c")];
     explore(&["a", "b"], &actors, THREE);
+}
+
+/// Whoever looks for the administrator's bridge never finds what a killed VM has left of ours: the
+/// guest lands on the bridge of the default route, or, while somebody uses the network, on that.
+#[test]
+fn ifup_after_a_vm_was_killed() {
+    let mut host = with(&default(), &["a"]);
+    host.remove_link(index("a"));
+    host.default_route = Some(3);
+    let actors = [actor(Verb::Ifup, "b"), actor(Verb::Natup, "c")];
+    let statistics = Explorer::explore(&host, &actors, FULL, |moment| {
+        foreign_is_untouched(moment);
+        let master = moment.host.link("b").and_then(|tap| tap.master);
+        let network = moment.host.link("br0").map(|bridge| bridge.index);
+        if let (Some(master), true) = (master, moment.undisturbed()) {
+            let with_others = moment.host.ports(master).count() > 1;
+            let history = moment.history();
+            assert!(master == 3 || (Some(master) == network && with_others), "{history}");
+        }
+        if moment.quiet() && moment.undisturbed() {
+            assert_eq!(moment.outcomes, [Outcome::Succeeded; 2], "{}", moment.history());
+        }
+    });
+    report(&actors, statistics);
+}
+
+/// Taking down goes on past what fails: of three things to remove, one is left at the most.
+#[test]
+fn natdown_goes_on_past_what_fails() {
+    let bounds = Bounds { crashes: 0, errors: 1, events: 0 };
+    let actors = [actor(Verb::Natdown, "a")];
+    let mut partial = 0;
+    Explorer::explore(&with(&default(), &["a"]), &actors, bounds, |moment| {
+        if moment.outcomes != [Outcome::Failed] || !moment.history().contains("Apply") {
+            return;
+        }
+        partial += 1;
+        let bridge = moment.host.link("br0").is_some();
+        let port = moment.host.link("a").is_some_and(|tap| tap.master.is_some());
+        let table = moment.host.tables.keys().any(TableId::is_reserved);
+        let left = usize::from(bridge) + usize::from(port) + usize::from(table);
+        assert!(left <= 1, "{left} left\n{}", moment.history());
+    });
+    // Each of the three not carried out, and one state for all that were, though they failed.
+    assert_eq!(partial, 4);
 }

@@ -8,7 +8,7 @@ use neli::{Size, ToBytes};
 use nix::errno::Errno;
 
 use super::KernelError;
-use super::attributes::{Attributes, read_i32, read_string, read_u8, read_u32};
+use super::attributes::{Attributes, read_i32, read_string, read_u8, read_u16, read_u32};
 use super::socket::{Batch, Socket};
 use crate::model::{Inet6, Link, LinkKind, Mac};
 
@@ -157,6 +157,9 @@ pub(super) fn parse(payload: &[u8]) -> Option<Link> {
         kind: kind(attributes.nested(libc::IFLA_LINKINFO)),
         master: number(libc::IFLA_MASTER).filter(|&master| master != 0),
         up: flags & libc::IFF_UP as u32 != 0,
+        forwarded_groups: forwarded_groups(attributes.nested(libc::IFLA_LINKINFO)),
+        noarp: flags & libc::IFF_NOARP as u32 != 0,
+        group: number(libc::IFLA_GROUP).unwrap_or_default(),
         carrier: attributes.find(libc::IFLA_CARRIER).and_then(read_u8) == Some(1),
         mtu: number(libc::IFLA_MTU).unwrap_or_default(),
         mac: attributes.find(libc::IFLA_ADDRESS).and_then(|bytes| bytes.try_into().ok()).map(Mac),
@@ -186,6 +189,11 @@ fn kind(info: Attributes<'_>) -> LinkKind {
         }
         _ => LinkKind::Other(kind),
     }
+}
+
+fn forwarded_groups(info: Attributes<'_>) -> u16 {
+    let of_port = info.nested(libc::IFLA_INFO_SLAVE_DATA);
+    of_port.find(raw::IFLA_BRPORT_GROUP_FWD_MASK as u16).and_then(read_u16).unwrap_or_default()
 }
 
 fn inet6(settings: Attributes<'_>) -> Option<Inet6> {

@@ -2,7 +2,7 @@
 
 use linux_raw_sys::netlink as raw;
 use neli::consts::nl::NlmF;
-use neli::consts::rtnl::{Ifla, IflaInfo, Rtm};
+use neli::consts::rtnl::{Iff, Ifla, IflaInfo, Rtm};
 use neli::rtnl::{Ifinfomsg, IfinfomsgBuilder, Rtattr};
 use neli::types::Buffer;
 use nix::errno::Errno;
@@ -10,34 +10,31 @@ use nix::errno::Errno;
 use super::address;
 use super::link::{ADDR_GEN_MODE_NONE, attribute, message, nested};
 use super::socket::Batch;
-use crate::model::{LinkChange, Mac};
+use crate::model::{ALL_GROUPS, BRIDGE_GROUP, BridgeRepair, LinkChange, Mac};
 
 /// Adds the messages of one change.
 pub(super) fn push(batch: &mut Batch, change: &LinkChange) {
     match change {
-        LinkChange::CreateBridge { name, index, mac, mark } => {
-            create_bridge(batch, name.as_str(), *index, *mac, &mark.to_string());
+        LinkChange::CreateBridge { name, index, mac, mark, mtu, noarp } => {
+            let new = NewBridge { name: name.as_str(), index: *index, mac: *mac, mtu: *mtu };
+            create_bridge(batch, &new, *noarp, &mark.to_string());
         }
-        LinkChange::RepairBridge { index, name, mac, mark, forwarding, up } => {
-            let mut attributes = Vec::new();
-            attributes.extend(mac.map(|mac| attribute(Ifla::Address, mac.0)));
-            attributes.extend(
-                mark.as_ref().map(|mark| attribute(Ifla::Ifalias, mark.to_string().as_bytes())),
-            );
-            if *forwarding {
-                // The kernel reads the delay first, and refuses 0 (ERANGE) while STP is on.
-                turn_off_stp(batch, *index, name);
-                attributes.push(forwarding_bridge());
-            }
-            let builder = by_index(*index);
-            let builder = if *up { builder.up() } else { builder };
-            let message = message(builder, attributes);
-            batch.change(Rtm::Newlink, NlmF::empty(), message, format!("repair bridge {name}"));
+        LinkChange::RepairBridge { index, name, repair } => {
+            repair_bridge(batch, *index, name, repair);
         }
         LinkChange::AddAddress { index, bridge, address } => {
             address::push_add(batch, *index, bridge, *address);
         }
-        LinkChange::AttachTap { index, tap, master, bridge, mac, mtu, no_inet6_address } => {
+        LinkChange::AttachTap {
+            index,
+            tap,
+            master,
+            bridge,
+            mac,
+            mtu,
+            no_inet6_address,
+            forward_groups,
+        } => {
             if *no_inet6_address {
                 forbid_inet6_address(batch, *index, tap.as_str());
             }
@@ -47,9 +44,19 @@ pub(super) fn push(batch: &mut Batch, change: &LinkChange) {
             attributes.extend(mac.map(|mac| attribute(Ifla::Address, mac.0)));
             attributes.extend(mtu.map(|mtu| attribute(Ifla::Mtu, mtu)));
             attributes.push(attribute(Ifla::Master, *master));
-            let message = message(by_index(*index).up(), attributes);
             let what = format!("make {tap} a port of {bridge}");
-            batch.change(Rtm::Newlink, NlmF::empty(), message, what);
+            if *forward_groups {
+                // A port's settings can't come before the port, so the tap stays down until then.
+                let attach = message(by_index(*index).down(), attributes);
+                batch.change(Rtm::Newlink, NlmF::empty(), attach, what);
+                set_forwarded_groups(batch, *index, tap.as_str());
+                let what = format!("set {tap} up");
+                let up = message(by_index(*index).up(), vec![]);
+                batch.change(Rtm::Newlink, NlmF::empty(), up, what);
+            } else {
+                let attach = message(by_index(*index).up(), attributes);
+                batch.change(Rtm::Newlink, NlmF::empty(), attach, what);
+            }
         }
         LinkChange::ReleaseTap { index, tap } => {
             let attributes = vec![attribute(Ifla::Master, 0u32)];
@@ -70,17 +77,53 @@ fn by_index(index: u32) -> IfinfomsgBuilder {
     IfinfomsgBuilder::default().ifi_index(index as libc::c_int)
 }
 
+struct NewBridge<'a> {
+    name: &'a str,
+    index: u32,
+    mac: Mac,
+    mtu: Option<u32>,
+}
+
 /// Two messages, since the kernel ignores an alias in the creating one. The second goes by the
 /// index that the first chose: where the first fails, it finds nothing to mark.
-fn create_bridge(batch: &mut Batch, name: &str, index: u32, mac: Mac, mark: &str) {
-    let create: Ifinfomsg = message(
-        by_index(index).up(),
-        vec![attribute(Ifla::Ifname, name), attribute(Ifla::Address, mac.0), forwarding_bridge()],
+fn create_bridge(batch: &mut Batch, new: &NewBridge<'_>, noarp: bool, mark: &str) {
+    let mut attributes = vec![
+        attribute(Ifla::Ifname, new.name),
+        attribute(Ifla::Address, new.mac.0),
+        attribute(Ifla::Group, BRIDGE_GROUP),
+        forwarding_bridge(),
+    ];
+    attributes.extend(new.mtu.map(|mtu| attribute(Ifla::Mtu, mtu)));
+    let mut flags = Iff::UP;
+    flags.set(Iff::NOARP, noarp);
+    let builder = by_index(new.index).ifi_flags(flags).ifi_change(flags);
+    let create: Ifinfomsg = message(builder, attributes);
+    let exclusive = NlmF::CREATE | NlmF::EXCL;
+    batch.change(Rtm::Newlink, exclusive, create, format!("make bridge {}", new.name));
+    let alias = message(by_index(new.index), vec![attribute(Ifla::Ifalias, mark.as_bytes())]);
+    batch.change(Rtm::Newlink, NlmF::empty(), alias, format!("mark bridge {}", new.name));
+}
+
+fn repair_bridge(batch: &mut Batch, index: u32, name: &str, repair: &BridgeRepair) {
+    let mut attributes = Vec::new();
+    attributes.extend(repair.mac.map(|mac| attribute(Ifla::Address, mac.0)));
+    attributes.extend(
+        repair.mark.as_ref().map(|mark| attribute(Ifla::Ifalias, mark.to_string().as_bytes())),
     );
-    let flags = NlmF::CREATE | NlmF::EXCL;
-    batch.change(Rtm::Newlink, flags, create, format!("make bridge {name}"));
-    let alias = message(by_index(index), vec![attribute(Ifla::Ifalias, mark.as_bytes())]);
-    batch.change(Rtm::Newlink, NlmF::empty(), alias, format!("mark bridge {name}"));
+    attributes.extend(repair.mtu.map(|mtu| attribute(Ifla::Mtu, mtu)));
+    attributes.extend(repair.group.then(|| attribute(Ifla::Group, BRIDGE_GROUP)));
+    if repair.forwarding {
+        // The kernel reads the delay first, and refuses 0 (ERANGE) while STP is on.
+        turn_off_stp(batch, index, name);
+        attributes.push(forwarding_bridge());
+    }
+    let mut set = Iff::empty();
+    set.set(Iff::UP, repair.up);
+    set.set(Iff::NOARP, repair.noarp == Some(true));
+    let mut change = set;
+    change.set(Iff::NOARP, repair.noarp.is_some());
+    let message = message(by_index(index).ifi_flags(set).ifi_change(change), attributes);
+    batch.change(Rtm::Newlink, NlmF::empty(), message, format!("repair bridge {name}"));
 }
 
 /// A bridge that forwards at once: no STP, and so no need for a delay either.
@@ -104,13 +147,23 @@ fn bridge_settings(settings: Vec<Rtattr<u16, Buffer>>) -> Rtattr<Ifla, Buffer> {
     )
 }
 
+fn set_forwarded_groups(batch: &mut Batch, index: u32, tap: &str) {
+    let mask: Vec<Rtattr<u16, Buffer>> =
+        vec![attribute(raw::IFLA_BRPORT_GROUP_FWD_MASK as u16, ALL_GROUPS)];
+    let info = vec![attribute(IflaInfo::SlaveKind, "bridge"), nested(IflaInfo::SlaveData, mask)];
+    let message = message(by_index(index), vec![nested(Ifla::Linkinfo, info)]);
+    let what = format!("let no frame of {tap} past the bridge");
+    batch.change(Rtm::Newlink, NlmF::empty(), message, what);
+}
+
 /// A message of its own, before the one that sets the tap up: in the same one the kernel makes the
-/// address first.
+/// address first. It sets the tap down, since one that is up (libvirt's) has its address already,
+/// and loses it only so.
 fn forbid_inet6_address(batch: &mut Batch, index: u32, tap: &str) {
     let mode: Vec<Rtattr<u16, Buffer>> =
         vec![attribute(raw::IFLA_INET6_ADDR_GEN_MODE as u16, ADDR_GEN_MODE_NONE)];
     let family: Rtattr<u16, Buffer> = nested(libc::AF_INET6 as u16, mode);
-    let message = message(by_index(index), vec![nested(Ifla::AfSpec, vec![family])]);
+    let message = message(by_index(index).down(), vec![nested(Ifla::AfSpec, vec![family])]);
     let what = format!("let {tap} have no IPv6 address");
     batch.change(Rtm::Newlink, NlmF::empty(), message, what);
 }

@@ -15,8 +15,8 @@ pub use error::KernelError;
 pub use system::System;
 
 use crate::model::{
-    BridgedNetwork, BridgedView, InterfaceName, NatNetwork, NatView, NetworkName, ReleaseView,
-    Step, Table,
+    BridgedNetwork, BridgedView, InterfaceName, ManagedNetwork, ManagedView, NetworkName,
+    ReleaseView, Step, Table,
 };
 
 /// All that a run asks of the kernel. [`System`] is the real one; tests have a fake that is whole.
@@ -40,16 +40,17 @@ pub trait Kernel {
         network: &BridgedNetwork,
     ) -> Result<BridgedView, KernelError>;
 
-    /// Looks at what attaching `tap` to `network` needs to know; `table` is the one it should have.
+    /// Looks at what building `network`, and attaching `tap` to it, needs to know; `table` is the
+    /// one it should have.
     ///
     /// # Errors
     /// [`KernelError`] where the kernel doesn't answer.
-    fn nat_view(
+    fn managed_view(
         &mut self,
-        tap: &InterfaceName,
-        network: &NatNetwork,
-        table: &Table,
-    ) -> Result<NatView, KernelError>;
+        tap: Option<&InterfaceName>,
+        network: &ManagedNetwork,
+        table: Option<&Table>,
+    ) -> Result<ManagedView, KernelError>;
 
     /// Looks at what releasing `tap`, and clearing away what nobody uses, needs to know.
     ///

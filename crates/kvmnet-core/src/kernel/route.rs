@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 use neli::consts::rtnl::{RtAddrFamily, RtScope, RtTable, Rtm, Rtn, Rtprot};
 use neli::rtnl::RtmsgBuilder;
+use nix::errno::Errno;
 
 use super::KernelError;
 use super::attributes::{Attributes, read_u32};
@@ -44,6 +45,8 @@ pub(super) fn list(
             .build()
             .expect("all fields without a default are set");
         batch.dump(Rtm::Getroute, message, "list the routes");
+        // A network namespace that never had a route has no table either.
+        batch.tolerate(&[Errno::ENOENT]);
     };
     socket.read(ask, |routes: &mut Vec<KernelRoute>, _, payload| {
         routes.extend(parse(payload).filter(&wanted));

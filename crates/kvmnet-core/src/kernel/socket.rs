@@ -155,7 +155,10 @@ impl Socket {
             ask(&mut batch);
             let mut found = T::default();
             match self.request(batch, |number, payload| take(&mut found, number, payload)) {
-                Err(error) if attempts < ATTEMPTS && is_passing(&error) => attempts += 1,
+                Err(error) if attempts < ATTEMPTS && is_passing(&error) => {
+                    attempts += 1;
+                    self.drain();
+                }
                 Err(error) => return Err(error),
                 Ok(()) => return Ok(found),
             }
@@ -228,6 +231,20 @@ impl Socket {
         failure.map_or(Ok(()), Err)
     }
 
+    /// Reads what is left of earlier answers: while a dump is under way the kernel begins no other
+    /// (EBUSY).
+    fn drain(&mut self) {
+        // A lost answer is reported once (ENOBUFS), and there may be more behind it.
+        let mut failures = 0;
+        while failures < ATTEMPTS {
+            match self.receive() {
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(_) => failures += 1,
+            }
+        }
+    }
+
     fn receive(&mut self) -> io::Result<usize> {
         let flags = Msg::DONTWAIT | Msg::TRUNC;
         self.socket.recv(&mut self.buffer, flags).map(|(length, _)| length)
@@ -237,7 +254,8 @@ impl Socket {
 /// Whether the same question may be answered the next time: `NLM_F_DUMP_INTR`, or an overrun
 /// (netlink(7)).
 fn is_passing(error: &KernelError) -> bool {
-    matches!(error, KernelError::Answer { .. }) || error.errno() == Some(Errno::ENOBUFS)
+    matches!(error, KernelError::Answer { .. })
+        || matches!(error.errno(), Some(Errno::ENOBUFS | Errno::EBUSY))
 }
 
 /// Tries again what a signal interrupted.

@@ -13,15 +13,18 @@ fn path(sysctl: &Sysctl) -> PathBuf {
     let root = Path::new(ROOT);
     match sysctl {
         Sysctl::ForwardIpv4 => root.join("ipv4/ip_forward"),
+        Sysctl::ForwardInterface { interface } => {
+            root.join("ipv4/conf").join(interface.as_str()).join("forwarding")
+        }
         Sysctl::DisableIpv6 { interface } => {
             root.join("ipv6/conf").join(interface.as_str()).join("disable_ipv6")
         }
     }
 }
 
-/// Whether `net.ipv4.ip_forward` is on.
-pub(super) fn forwards_ipv4() -> Result<bool, KernelError> {
-    let path = path(&Sysctl::ForwardIpv4);
+/// Whether a sysctl is on.
+pub(super) fn is_on(sysctl: &Sysctl) -> Result<bool, KernelError> {
+    let path = path(sysctl);
     fs::read(&path)
         .map(|value| value.first().is_some_and(|&digit| digit != b'0'))
         .map_err(|error| KernelError::system(format!("read {}", path.display()), error))
@@ -36,7 +39,7 @@ pub(super) fn write(sysctl: &Sysctl) -> Result<(), KernelError> {
         return Ok(());
     };
     let (beforehand, absent) = match sysctl {
-        Sysctl::ForwardIpv4 => ("net.ipv4.ip_forward", false),
+        Sysctl::ForwardIpv4 | Sysctl::ForwardInterface { .. } => ("net.ipv4.ip_forward", false),
         // A new interface takes the default's value. A kernel without IPv6 has none to turn off.
         Sysctl::DisableIpv6 { .. } => {
             ("net.ipv6.conf.default.disable_ipv6", source.kind() == io::ErrorKind::NotFound)
@@ -52,6 +55,7 @@ pub(super) fn write(sysctl: &Sysctl) -> Result<(), KernelError> {
 fn key(sysctl: &Sysctl) -> String {
     match sysctl {
         Sysctl::ForwardIpv4 => "net.ipv4.ip_forward".to_owned(),
+        Sysctl::ForwardInterface { interface } => format!("net/ipv4/conf/{interface}/forwarding"),
         Sysctl::DisableIpv6 { interface } if interface.as_str().contains('.') => {
             format!("net/ipv6/conf/{interface}/disable_ipv6")
         }

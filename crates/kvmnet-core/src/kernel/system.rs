@@ -2,6 +2,7 @@
 
 use std::io;
 
+use ipnet::Ipv4Net;
 use neli::consts::rtnl::RtTable;
 use neli::consts::socket::NlFamily;
 use nix::errno::Errno;
@@ -12,8 +13,9 @@ use super::socket::Socket;
 use super::{Kernel, KernelError, address, link_change, nftables, sysctl};
 use crate::lock::{Lock, LockError};
 use crate::model::{
-    BridgeView, BridgedNetwork, BridgedView, InterfaceName, Link, LinkKind, Mac, NatNetwork,
-    NatView, NetworkName, ReleaseView, Route, Step, Table, TableId, TableState, TapView, owner_of,
+    BridgeView, BridgedNetwork, BridgedView, Forwarding, ForwardingView, InterfaceName, Link,
+    LinkKind, Mac, ManagedNetwork, ManagedView, Mode, NetworkName, ReleaseView, Route, Step,
+    Sysctl, Table, TableId, TableState, TapView, owner_of,
 };
 
 /// Where kvmnet's interface indexes begin: far above what the kernel counts up to by itself.
@@ -81,10 +83,9 @@ impl System {
     /// subnet and doesn't lead over the bridge itself.
     fn conflict(
         &mut self,
-        network: &NatNetwork,
+        subnet: Ipv4Net,
         bridge: Option<u32>,
     ) -> Result<Option<Route>, KernelError> {
-        let subnet = network.address.trunc();
         let found = route::list(&mut self.route, RtTable::Unspec, |route| {
             subnet.contains(&route.destination)
                 && (route.interface.is_none() || route.interface != bridge)
@@ -93,18 +94,28 @@ impl System {
         else {
             return Ok(None);
         };
-        let interface = match route.interface {
+        let link = match route.interface {
             Some(index) => {
                 let [link] = link::lookup(&mut self.route, [Which::Index(index)])?;
-                link.map(|link| link.name)
+                link
             }
             None => None,
         };
-        Ok(Some(Route { destination: route.destination, interface }))
+        Ok(Some(Route { destination: route.destination, interface: link.map(|link| link.name) }))
+    }
+
+    /// A bridge of the network's, whatever its name.
+    fn namesake(&mut self, network: &NetworkName) -> Result<Option<String>, KernelError> {
+        let known = std::slice::from_ref(network);
+        let bridges = link::all_of_kind(&mut self.route, "bridge")?;
+        let found = bridges
+            .into_iter()
+            .find(|link| owner_of(link, known).is_some_and(|mark| mark.network == *network));
+        Ok(found.map(|link| link.name))
     }
 
     /// The same index at every build of a network, unless somebody has it.
-    fn free_index(&mut self, network: &NatNetwork) -> Result<u32, KernelError> {
+    fn free_index(&mut self, network: &ManagedNetwork) -> Result<u32, KernelError> {
         let hash = Mac::of_bridge(&network.name).0;
         let start = u32::from_be_bytes([0, hash[3], hash[4], hash[5]]) % INDEXES;
         for offset in 0..INDEXES {
@@ -118,9 +129,56 @@ impl System {
         Err(KernelError::system("find a free interface index", error))
     }
 
-    fn table_state(&mut self, table: &Table) -> Result<TableState, KernelError> {
-        let socket = self.netfilter()?;
-        nftables::table_state(socket, table).map_err(without_nftables)
+    /// How the table compares with the wanted one, and which others the network has. Where no rules
+    /// are wanted, a host without nf_tables does as well as any.
+    fn table_state(
+        &mut self,
+        network: &ManagedNetwork,
+        wanted: Option<&Table>,
+    ) -> Result<(TableState, Vec<TableId>), KernelError> {
+        let others: Vec<TableId> = TableId::all_of_network(&network.name)
+            .into_iter()
+            .filter(|table| wanted.is_none_or(|wanted| wanted.id != *table))
+            .collect();
+        let state = self.netfilter().and_then(|socket| {
+            nftables::table_state(socket, wanted, &others).map_err(without_nftables)
+        });
+        match state {
+            Err(KernelError::NoNftables) if wanted.is_none() => {
+                Ok((TableState::AsWanted, Vec::new()))
+            }
+            state => state,
+        }
+    }
+
+    /// Interface by interface only where that is how the network wants it.
+    fn forwarding(
+        &mut self,
+        network: &ManagedNetwork,
+        bridge: Option<&Link>,
+    ) -> Result<ForwardingView, KernelError> {
+        if network.mode == Mode::Isolated {
+            return Ok(ForwardingView::default());
+        }
+        let global = sysctl::is_on(&Sysctl::ForwardIpv4)?;
+        let mut interfaces_off = Vec::new();
+        if !global && network.forwarding == Forwarding::Interfaces {
+            let mut names = vec![network.bridge.clone()];
+            for index in route::default_interfaces(&mut self.route)? {
+                let [link] = link::lookup(&mut self.route, [Which::Index(index)])?;
+                let name = link.and_then(|link| InterfaceName::parse(link.name.as_ref()).ok());
+                names.extend(name.filter(|name| *name != network.bridge));
+            }
+            for interface in names {
+                let sysctl = Sysctl::ForwardInterface { interface: interface.clone() };
+                // A bridge that is yet to be made takes the default, whatever that is.
+                let is_new = interface == network.bridge && bridge.is_none();
+                if !interfaces_off.contains(&interface) && (is_new || !sysctl::is_on(&sysctl)?) {
+                    interfaces_off.push(interface);
+                }
+            }
+        }
+        Ok(ForwardingView { global, interfaces_off })
     }
 
     /// A host without nf_tables has no tables.
@@ -203,35 +261,61 @@ impl Kernel for System {
         Ok(BridgedView { tap: self.tap_view(tap)?, named, default_route })
     }
 
-    fn nat_view(
+    fn managed_view(
         &mut self,
-        tap: &InterfaceName,
-        network: &NatNetwork,
-        table: &Table,
-    ) -> Result<NatView, KernelError> {
-        let which = [Which::Name(tap.as_str()), Which::Name(network.bridge.as_str())];
-        let [tap, bridge] = link::lookup(&mut self.route, which)?;
+        tap: Option<&InterfaceName>,
+        network: &ManagedNetwork,
+        table: Option<&Table>,
+    ) -> Result<ManagedView, KernelError> {
+        let wants_tap = tap.is_some();
+        let bridge_name = Which::Name(network.bridge.as_str());
+        let [tap, bridge] = match tap {
+            Some(tap) => link::lookup(&mut self.route, [Which::Name(tap.as_str()), bridge_name])?,
+            None => {
+                let [bridge] = link::lookup(&mut self.route, [bridge_name])?;
+                [None, bridge]
+            }
+        };
         let addresses = match &bridge {
             Some(bridge) => address::of_link(&mut self.route, bridge)?,
             None => Vec::new(),
         };
-        let conflict = if addresses.contains(&network.address) {
-            None
+        let missing = network.mode.address().filter(|address| !addresses.contains(address));
+        let conflict = match missing {
+            Some(address) => {
+                let bridge = bridge.as_ref().map(|bridge| bridge.index);
+                self.conflict(address.trunc(), bridge)?
+            }
+            None => None,
+        };
+        let (free_index, namesake) = match bridge {
+            Some(_) => (0, None),
+            None => (self.free_index(network)?, self.namesake(&network.name)?),
+        };
+        let known = std::slice::from_ref(&network.name);
+        let is_foreign = bridge.as_ref().is_some_and(|bridge| owner_of(bridge, known).is_none());
+        let foreign_ports = match &bridge {
+            Some(bridge) if is_foreign => link::ports_of(&mut self.route, bridge)?,
+            _ => Vec::new(),
+        };
+        let tap = self.tap_view(tap)?;
+        // Where no rules are added, it doesn't matter whether the kernel knows any.
+        let (table, other_tables) = if is_foreign || (wants_tap && tap.link.is_none()) {
+            (TableState::AsWanted, Vec::new())
         } else {
-            self.conflict(network, bridge.as_ref().map(|bridge| bridge.index))?
+            self.table_state(network, table)?
         };
-        let free_index = match bridge {
-            Some(_) => 0,
-            None => self.free_index(network)?,
-        };
-        Ok(NatView {
-            tap: self.tap_view(tap)?,
-            bridge,
+        Ok(ManagedView {
+            tap,
             addresses,
+            namesake,
+            foreign_ports,
             conflict,
             free_index,
-            table: self.table_state(table)?,
-            ip_forward: sysctl::forwards_ipv4()?,
+            table,
+            other_tables,
+            forwarding: self.forwarding(network, bridge.as_ref())?,
+            bridge,
         })
     }
 

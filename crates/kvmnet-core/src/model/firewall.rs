@@ -20,10 +20,17 @@ pub struct TableId {
 }
 
 impl TableId {
-    /// The table of a network: `ip kvmnet-NAME`.
+    /// The table of a network, such as `ip kvmnet-NAME`.
     #[must_use]
-    pub fn of_network(network: &NetworkName) -> Self {
-        Self { family: libc::NFPROTO_IPV4 as u8, name: format!("{TABLE_PREFIX}{network}") }
+    pub fn of_network(family: u8, network: &NetworkName) -> Self {
+        Self { family, name: format!("{TABLE_PREFIX}{network}") }
+    }
+
+    /// The tables that a network may have, by its mode.
+    #[must_use]
+    pub fn all_of_network(network: &NetworkName) -> [Self; 2] {
+        [libc::NFPROTO_IPV4, libc::NFPROTO_NETDEV]
+            .map(|family| Self::of_network(family as u8, network))
     }
 
     /// Whether the table's name is one of those reserved for kvmnet.
@@ -63,31 +70,48 @@ pub struct Table {
     pub chains: Vec<Chain>,
 }
 
-/// A base chain with policy accept.
+/// A base chain.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Chain {
     /// Where the kernel calls it; also names it.
     pub hook: Hook,
+    /// What becomes of what no rule speaks of.
+    pub policy: Policy,
     /// Its rules, in order.
     pub rules: Vec<Rule>,
 }
 
-/// Where a base chain hangs.
+/// What a base chain does with what no rule speaks of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Policy {
+    /// It goes on.
+    Accept,
+    /// It goes no further.
+    Drop,
+}
+
+/// Where a base chain hangs.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Hook {
     /// `type filter hook forward priority filter`.
     Forward,
     /// `type nat hook postrouting priority srcnat`.
     Postrouting,
+    /// `type filter hook ingress device "…" priority filter`, of the netdev family.
+    Ingress {
+        /// The interface whose frames it sees, before any protocol does.
+        device: InterfaceName,
+    },
 }
 
 impl Hook {
     /// The chain's name.
     #[must_use]
-    pub fn chain_name(self) -> &'static str {
+    pub fn chain_name(&self) -> &'static str {
         match self {
             Self::Forward => "forward",
             Self::Postrouting => "postrouting",
+            Self::Ingress { .. } => "ingress",
         }
     }
 }
@@ -106,6 +130,8 @@ pub struct Rule {
 pub enum Match {
     /// It came in by this interface.
     Input(InterfaceName),
+    /// It came in by an interface of this group.
+    InputGroup(u32),
     /// It leaves by this interface.
     Output(InterfaceName),
     /// Its transport protocol.
@@ -166,13 +192,21 @@ impl fmt::Display for Table {
             if n > 0 {
                 writeln!(f)?;
             }
-            let (kind, priority) = match chain.hook {
-                Hook::Forward => ("filter", "filter"),
-                Hook::Postrouting => ("nat", "srcnat"),
+            let (kind, device, priority) = match &chain.hook {
+                Hook::Forward => ("filter", String::new(), "filter"),
+                Hook::Postrouting => ("nat", String::new(), "srcnat"),
+                Hook::Ingress { device } => ("filter", format!(" device \"{device}\""), "filter"),
+            };
+            let policy = match chain.policy {
+                Policy::Accept => "accept",
+                Policy::Drop => "drop",
             };
             let name = chain.hook.chain_name();
             writeln!(f, "\tchain {name} {{")?;
-            writeln!(f, "\t\ttype {kind} hook {name} priority {priority}; policy accept;")?;
+            writeln!(
+                f,
+                "\t\ttype {kind} hook {name}{device} priority {priority}; policy {policy};"
+            )?;
             for rule in &chain.rules {
                 writeln!(f, "\t\t{rule}")?;
             }
@@ -195,6 +229,7 @@ impl fmt::Display for Match {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Input(name) => write!(f, "iifname \"{name}\""),
+            Self::InputGroup(group) => write!(f, "iifgroup {group}"),
             Self::Output(name) => write!(f, "oifname \"{name}\""),
             Self::Protocol(Protocol::Tcp) => f.write_str("meta l4proto tcp"),
             Self::Protocol(Protocol::Udp) => f.write_str("meta l4proto udp"),

@@ -32,6 +32,14 @@ pub struct Inet6 {
     pub generates_address: bool,
 }
 
+/// The interface group (`IFLA_GROUP`) that kvmnet's bridges are in, so that one rule can speak of
+/// all of them.
+pub const BRIDGE_GROUP: u32 = 0x6b76;
+
+/// The reserved group addresses whose frames a port can be told to treat like any other: all but
+/// 01:80:c2:00:00:01, MAC pause (`BR_GROUPFWD_MACPAUSE`, the kernel's `net/bridge/br_private.h`).
+pub const ALL_GROUPS: u16 = 0xfffd;
+
 /// A network interface.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Link {
@@ -45,6 +53,13 @@ pub struct Link {
     pub master: Option<u32>,
     /// Administratively up (`IFF_UP`).
     pub up: bool,
+    /// Of a bridge port: which frames to reserved group addresses (01:80:c2:00:00:0X, a bit each) the
+    /// bridge forwards like any other (`group_fwd_mask`).
+    pub forwarded_groups: u16,
+    /// Sends no ARP and takes none (`IFF_NOARP`).
+    pub noarp: bool,
+    /// Its interface group; 0 where none was set.
+    pub group: u32,
     /// Has a carrier: of a tap, some program holds it open.
     pub carrier: bool,
     /// Largest packet, in bytes.
@@ -63,6 +78,12 @@ impl Link {
     #[must_use]
     pub fn keeps_alive(&self) -> bool {
         !matches!(self.kind, LinkKind::Tap { persistent: true }) || self.carrier
+    }
+
+    /// Whether it is a tap.
+    #[must_use]
+    pub fn is_tap(&self) -> bool {
+        matches!(self.kind, LinkKind::Tap { .. })
     }
 
     /// What the link is, for people.
@@ -87,6 +108,9 @@ impl Link {
             kind,
             master: None,
             up: true,
+            forwarded_groups: 0,
+            noarp: false,
+            group: 0,
             carrier: true,
             mtu: 1500,
             mac: Some(Mac([0x52, 0x54, 0, 0, 0, index as u8])),

@@ -45,15 +45,15 @@ impl fmt::Display for Mark {
     }
 }
 
-/// Whose bridge `link` is: the alias decides; a bridge without one is ours where it carries exactly
-/// the address derived from one of the `known` networks (somebody cleared the alias).
+/// Whose bridge `link` is: a mark decides; a bridge without one is ours where it carries exactly the
+/// address derived from one of the `known` networks (somebody cleared the alias, or wrote one).
 #[must_use]
 pub fn owner_of(link: &Link, known: &[NetworkName]) -> Option<Mark> {
     if !matches!(link.kind, LinkKind::Bridge { .. }) {
         return None;
     }
-    if !link.alias.is_empty() {
-        return Mark::parse(&link.alias);
+    if let Some(mark) = Mark::parse(&link.alias) {
+        return Some(mark);
     }
     let mac = link.mac?;
     known.iter().find(|network| Mac::of_bridge(network) == mac).map(Mark::of)
@@ -88,14 +88,16 @@ mod tests {
     }
 
     #[test]
-    fn the_alias_decides_and_the_address_only_without_one() {
+    fn a_mark_decides_and_the_address_only_without_one() {
         let known = [name("default")];
         let mut link = Link::test_bridge("br0", 7);
         link.mac = Some(Mac::of_bridge(&known[0]));
         assert_eq!(owner_of(&link, &known), Some(Mark::of(&known[0])));
         assert_eq!(owner_of(&link, &[]), None);
-        link.alias = "office LAN".to_owned();
-        assert_eq!(owner_of(&link, &known), None);
+        // An administrator's own words don't take a network from under its guests.
+        link.alias = "VM net".to_owned();
+        assert_eq!(owner_of(&link, &known), Some(Mark::of(&known[0])));
+        assert_eq!(owner_of(&link, &[]), None);
         link.alias = "kvmnet:lab".to_owned();
         assert_eq!(owner_of(&link, &known), Some(Mark::of(&name("lab"))));
         link.kind = LinkKind::Other("veth".to_owned());

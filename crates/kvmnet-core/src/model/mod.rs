@@ -9,11 +9,13 @@ mod network;
 mod step;
 mod view;
 
-pub use firewall::{Chain, Hook, Match, Protocol, Rule, Table, TableId, Verdict};
-pub use link::{Inet6, Link, LinkKind};
+pub use firewall::{Chain, Hook, Match, Policy, Protocol, Rule, Table, TableId, Verdict};
+pub use link::{ALL_GROUPS, BRIDGE_GROUP, Inet6, Link, LinkKind};
 pub use mac::Mac;
 pub use mark::{Mark, owner_of};
 pub use name::{InterfaceName, NameError, NetworkName};
-pub use network::{BridgedNetwork, NatNetwork, Network};
-pub use step::{LinkChange, Step, Sysctl};
-pub use view::{BridgeView, BridgedView, NatView, ReleaseView, Route, TableState, TapView};
+pub use network::{BridgedNetwork, Firewall, Forwarding, ManagedNetwork, Mode, Network};
+pub use step::{BridgeRepair, LinkChange, Step, Sysctl};
+pub use view::{
+    BridgeView, BridgedView, ForwardingView, ManagedView, ReleaseView, Route, TableState, TapView,
+};

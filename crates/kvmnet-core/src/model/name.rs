@@ -24,6 +24,9 @@ pub enum NameError {
     /// `.` and `..` are directories of sysfs.
     #[error("it is the name of a directory")]
     Dots,
+    /// `all` and `default` stand for interfaces in the names of sysctls.
+    #[error("the kernel keeps that name for itself")]
+    Reserved,
     /// A leading `-`: an option to every other program.
     #[error("it begins with '-'")]
     LeadingDash,
@@ -63,6 +66,9 @@ impl InterfaceName {
         let name = name.to_str().ok_or(NameError::NotUtf8)?;
         if name == "." || name == ".." {
             return Err(NameError::Dots);
+        }
+        if name == "all" || name == "default" {
+            return Err(NameError::Reserved);
         }
         if name.starts_with('-') {
             return Err(NameError::LeadingDash);
@@ -157,7 +163,9 @@ mod tests {
 
     #[test]
     fn every_other_name_is_refused_with_its_reason() {
-        let cases: [(&[u8], &str); 15] = [
+        let cases: [(&[u8], &str); 17] = [
+            (b"all", "the kernel keeps that name for itself"),
+            (b"default", "the kernel keeps that name for itself"),
             (b"", "it is empty"),
             (b"sixteen_bytes_ab", "it has 16 bytes, the kernel allows 15"),
             (b"a/b", "it contains '/'"),

@@ -1,5 +1,7 @@
 //! What the administrator wants: the networks a tap can belong to.
 
+use std::fmt;
+
 use ipnet::Ipv4Net;
 
 use super::{InterfaceName, NetworkName, TableId};
@@ -8,29 +10,126 @@ use super::{InterfaceName, NetworkName, TableId};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Network {
     /// kvmnet builds and removes it.
-    Nat(NatNetwork),
+    Managed(ManagedNetwork),
     /// The administrator's own bridge.
     Bridged(BridgedNetwork),
 }
 
-/// A network that kvmnet builds with its first guest and removes with its last: a bridge with the
-/// host's address, forwarding, and masquerade.
+impl Network {
+    /// The bridge's name.
+    #[must_use]
+    pub fn bridge(&self) -> &InterfaceName {
+        match self {
+            Self::Managed(managed) => &managed.bridge,
+            Self::Bridged(bridged) => &bridged.bridge,
+        }
+    }
+
+    /// The subnet, where kvmnet gives the host an address in it.
+    #[must_use]
+    pub fn subnet(&self) -> Option<Ipv4Net> {
+        match self {
+            Self::Managed(managed) => managed.mode.address().map(|address| address.trunc()),
+            Self::Bridged(_) => None,
+        }
+    }
+}
+
+/// A network that kvmnet builds with its first guest and removes with its last.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NatNetwork {
+pub struct ManagedNetwork {
     /// The network's name, which its bridge carries as a mark.
     pub name: NetworkName,
     /// The bridge's name.
     pub bridge: InterfaceName,
-    /// The host's address on the bridge, with the length of the subnet's prefix.
-    pub address: Ipv4Net,
+    /// What its guests can reach, and how.
+    pub mode: Mode,
+    /// MTU of bridge and taps, in bytes; the kernel's own default where none is given.
+    pub mtu: Option<u32>,
+    /// Who makes the rules.
+    pub firewall: Firewall,
+    /// How far forwarding may be turned on.
+    pub forwarding: Forwarding,
 }
 
-impl NatNetwork {
+impl ManagedNetwork {
+    /// A network with nothing but name, bridge and mode chosen.
+    #[must_use]
+    pub fn new(name: NetworkName, bridge: InterfaceName, mode: Mode) -> Self {
+        Self {
+            name,
+            bridge,
+            mode,
+            mtu: None,
+            firewall: Firewall::default(),
+            forwarding: Forwarding::default(),
+        }
+    }
+
     /// The nftables table that holds this network's rules.
     #[must_use]
     pub fn table(&self) -> TableId {
-        TableId::of_network(&self.name)
+        let family = match self.mode {
+            Mode::Nat(_) | Mode::Routed(_) => libc::NFPROTO_IPV4,
+            Mode::Isolated => libc::NFPROTO_NETDEV,
+        };
+        TableId::of_network(family as u8, &self.name)
     }
+}
+
+/// What guests of a network that kvmnet builds can reach.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Everything, with the host's address in place of theirs. The host's address on the bridge,
+    /// with the length of the subnet's prefix.
+    Nat(Ipv4Net),
+    /// Everything, with their own addresses.
+    Routed(Ipv4Net),
+    /// Each other.
+    Isolated,
+}
+
+impl Mode {
+    /// The host's address on the bridge, where it has one.
+    #[must_use]
+    pub fn address(self) -> Option<Ipv4Net> {
+        match self {
+            Self::Nat(address) | Self::Routed(address) => Some(address),
+            Self::Isolated => None,
+        }
+    }
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Nat(_) => "nat",
+            Self::Routed(_) => "routed",
+            Self::Isolated => "isolated",
+        })
+    }
+}
+
+/// Who makes a network's rules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Firewall {
+    /// kvmnet, in nftables tables of its own.
+    #[default]
+    Nftables,
+    /// The administrator.
+    None,
+}
+
+/// How far kvmnet may turn on the forwarding of IPv4.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Forwarding {
+    /// For the whole host: `net.ipv4.ip_forward`.
+    #[default]
+    Global,
+    /// On the bridge and on the interfaces that default routes lead over.
+    Interfaces,
+    /// Not at all: the start is refused where it is off.
+    Never,
 }
 
 /// A bridge that is the administrator's, used as it is.

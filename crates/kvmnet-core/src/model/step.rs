@@ -39,6 +39,10 @@ pub enum LinkChange {
         mac: Mac,
         /// Its mark.
         mark: Mark,
+        /// Its MTU in bytes, where the kernel's default isn't wanted.
+        mtu: Option<u32>,
+        /// Whether it is to send and take no ARP.
+        noarp: bool,
     },
     /// Puts back what a bridge of ours has lost.
     RepairBridge {
@@ -46,14 +50,8 @@ pub enum LinkChange {
         index: u32,
         /// Its name, for people.
         name: String,
-        /// The address to set, where it isn't that.
-        mac: Option<Mac>,
-        /// The mark to set, where it is missing.
-        mark: Option<Mark>,
-        /// Whether STP and forward delay are to be put to nought.
-        forwarding: bool,
-        /// Whether it is to be set up.
-        up: bool,
+        /// What to set.
+        repair: BridgeRepair,
     },
     /// Gives a bridge an address.
     AddAddress {
@@ -80,6 +78,10 @@ pub enum LinkChange {
         mtu: Option<u32>,
         /// Whether the kernel must first be told to make no IPv6 address for the tap.
         no_inet6_address: bool,
+        /// Whether frames to reserved group addresses are to be forwarded like any other. A bridge
+        /// hands them to the host's protocols on the port itself, where no rule of the bridge's
+        /// sees them.
+        forward_groups: bool,
     },
     /// Takes a tap out of its bridge, and sets it down.
     ReleaseTap {
@@ -97,11 +99,35 @@ pub enum LinkChange {
     },
 }
 
+/// What a bridge of ours has lost, or never had.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct BridgeRepair {
+    /// The address to set, where it isn't that.
+    pub mac: Option<Mac>,
+    /// The mark to set, where it is another or missing.
+    pub mark: Option<Mark>,
+    /// The MTU to set in bytes, where it isn't that.
+    pub mtu: Option<u32>,
+    /// Whether STP and forward delay are to be put to nought.
+    pub forwarding: bool,
+    /// Whether it is to be put into kvmnet's interface group.
+    pub group: bool,
+    /// Whether ARP is to be turned off, or on again.
+    pub noarp: Option<bool>,
+    /// Whether it is to be set up.
+    pub up: bool,
+}
+
 /// A sysctl and the value written to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Sysctl {
     /// `net.ipv4.ip_forward` = 1.
     ForwardIpv4,
+    /// `net.ipv4.conf.INTERFACE.forwarding` = 1.
+    ForwardInterface {
+        /// The interface.
+        interface: InterfaceName,
+    },
     /// `net.ipv6.conf.BRIDGE.disable_ipv6` = 1: the host neither hears the guests' router
     /// advertisements nor forwards IPv6 for them.
     DisableIpv6 {
@@ -133,30 +159,21 @@ impl fmt::Display for Step {
 impl fmt::Display for LinkChange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::CreateBridge { name, index, mac, mark } => write!(
-                f,
-                "make bridge {name} (index {index}, address {mac}, alias {mark}, no STP, no forward delay) and set it up"
-            ),
-            Self::RepairBridge { name, mac, mark, forwarding, up, .. } => {
-                write!(f, "repair bridge {name}:")?;
-                if let Some(mac) = mac {
-                    write!(f, " address {mac}")?;
+            Self::CreateBridge { name, index, mac, mark, mtu, noarp } => {
+                write!(f, "make bridge {name} (index {index}, address {mac}, alias {mark}")?;
+                if let Some(mtu) = mtu {
+                    write!(f, ", MTU {mtu}")?;
                 }
-                if let Some(mark) = mark {
-                    write!(f, " alias {mark}")?;
+                if *noarp {
+                    f.write_str(", no ARP")?;
                 }
-                if *forwarding {
-                    f.write_str(" no STP, no forward delay")?;
-                }
-                if *up {
-                    f.write_str(" up")?;
-                }
-                Ok(())
+                f.write_str(", no STP, no forward delay) and set it up")
             }
+            Self::RepairBridge { name, repair, .. } => write!(f, "repair bridge {name}:{repair}"),
             Self::AddAddress { bridge, address, .. } => {
                 write!(f, "give {bridge} the address {address}")
             }
-            Self::AttachTap { tap, bridge, mac, mtu, no_inet6_address, .. } => {
+            Self::AttachTap { tap, bridge, mac, mtu, no_inet6_address, forward_groups, .. } => {
                 if *no_inet6_address {
                     write!(f, "let {tap} have no IPv6 address; ")?;
                 }
@@ -167,6 +184,9 @@ impl fmt::Display for LinkChange {
                 if let Some(mtu) = mtu {
                     write!(f, ", MTU {mtu}")?;
                 }
+                if *forward_groups {
+                    f.write_str(", no frame past the bridge")?;
+                }
                 f.write_str(", up")
             }
             Self::ReleaseTap { tap, .. } => write!(f, "take {tap} out of its bridge, down"),
@@ -175,10 +195,37 @@ impl fmt::Display for LinkChange {
     }
 }
 
+impl fmt::Display for BridgeRepair {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(mac) = self.mac {
+            write!(f, " address {mac}")?;
+        }
+        if let Some(mark) = &self.mark {
+            write!(f, " alias {mark}")?;
+        }
+        if let Some(mtu) = self.mtu {
+            write!(f, " MTU {mtu}")?;
+        }
+        for (wanted, text) in [
+            (self.forwarding, " no STP, no forward delay"),
+            (self.group, " kvmnet's interface group"),
+            (self.noarp == Some(true), " no ARP"),
+            (self.noarp == Some(false), " ARP"),
+            (self.up, " up"),
+        ] {
+            f.write_str(if wanted { text } else { "" })?;
+        }
+        Ok(())
+    }
+}
+
 impl fmt::Display for Sysctl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::ForwardIpv4 => f.write_str("set net.ipv4.ip_forward to 1"),
+            Self::ForwardInterface { interface } => {
+                write!(f, "set forwarding of {interface} to 1")
+            }
             Self::DisableIpv6 { interface } => {
                 write!(f, "set disable_ipv6 of {interface} to 1")
             }

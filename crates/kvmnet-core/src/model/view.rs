@@ -2,10 +2,10 @@
 
 use ipnet::Ipv4Net;
 
-use super::{Link, TableId};
+use super::{InterfaceName, Link, TableId};
 
 /// A tap and what it is a port of.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct TapView {
     /// The interface that the given name led to.
     pub link: Option<Link>,
@@ -45,24 +45,42 @@ pub struct BridgedView {
     pub default_route: Option<Link>,
 }
 
-/// What attaching to a NAT network looks at.
+/// What forwards IPv4.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct ForwardingView {
+    /// `net.ipv4.ip_forward`.
+    pub global: bool,
+    /// Of the interfaces that matter, those that don't forward; looked at only where forwarding is
+    /// to be turned on interface by interface.
+    pub interfaces_off: Vec<InterfaceName>,
+}
+
+/// What building a network, and attaching to it, looks at.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct NatView {
-    /// The tap.
+pub struct ManagedView {
+    /// The tap, where one is to be attached.
     pub tap: TapView,
     /// The interface by the bridge's name.
     pub bridge: Option<Link>,
+    /// A bridge of this network by another name; looked for only where there is none by the right
+    /// one.
+    pub namesake: Option<String>,
     /// Its IPv4 addresses.
     pub addresses: Vec<Ipv4Net>,
+    /// Its ports; read only where it isn't kvmnet's.
+    pub foreign_ports: Vec<Link>,
     /// A route equal to the subnet or inside it that doesn't lead over the bridge, the widest where
     /// there are several; looked for only where the bridge hasn't got the network's address yet.
     pub conflict: Option<Route>,
     /// An interface index that nobody has; looked for only where there is no bridge.
     pub free_index: u32,
-    /// The network's nftables table.
+    /// The network's nftables table; `AsWanted` where it should have none.
     pub table: TableState,
-    /// `net.ipv4.ip_forward`.
-    pub ip_forward: bool,
+    /// Tables of the network that it should not have: it had another mode, or its rules became the
+    /// administrator's.
+    pub other_tables: Vec<TableId>,
+    /// What forwards.
+    pub forwarding: ForwardingView,
 }
 
 /// A bridge with its ports.

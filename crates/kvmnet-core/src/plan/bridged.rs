@@ -34,7 +34,14 @@ fn find_bridge<'a>(view: &'a BridgedView, network: &BridgedNetwork) -> Result<&'
     if let Some(named) = &view.named {
         return require_bridge(named, &network.bridge);
     }
-    view.default_route.as_ref().ok_or_else(|| Refusal::NoBridge { bridge: network.bridge.clone() })
+    view.default_route.as_ref().ok_or_else(|| {
+        let bridge = network.bridge.clone();
+        if network.or_default_route {
+            Refusal::NoBridge { bridge }
+        } else {
+            Refusal::NoSuchBridge { bridge }
+        }
+    })
 }
 
 /// Checks that `link` is what it was called, and a bridge.

@@ -1,7 +1,7 @@
 //! Decisions: what was seen against what is wanted gives steps, or a refusal. Pure functions.
 
 mod bridged;
-mod nat;
+mod managed;
 mod refusal;
 mod release;
 mod rules;
@@ -10,12 +10,14 @@ mod tap;
 mod tests;
 
 pub use bridged::attach_bridged;
-pub use nat::attach_nat;
+pub use managed::attach_managed;
 pub use refusal::Refusal;
 pub use release::{ReleasePlan, ReleaseScope, release, sweep};
-pub use rules::nat_table;
+pub use rules::table_of;
 
-use crate::model::{NetworkName, Step};
+use ipnet::Ipv4Net;
+
+use crate::model::{Mode, NetworkName, Step, TableId};
 
 /// What attaching a tap comes to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,11 +36,24 @@ pub struct AttachPlan {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Note {
     /// The network was built.
-    Built,
+    Built {
+        /// The network.
+        network: NetworkName,
+        /// What its guests can reach.
+        mode: Mode,
+        /// Where its rules are; none where they are the administrator's.
+        table: Option<TableId>,
+    },
     /// Something of the network was missing and was put back.
-    Repaired,
+    Repaired {
+        /// The network.
+        network: NetworkName,
+    },
     /// The bridge isn't kvmnet's but carries the network's address, and no rules were added.
-    ForeignBridge,
+    ForeignBridge {
+        /// The address.
+        address: Ipv4Net,
+    },
     /// The bridge that was meant to be the administrator's is that of a network of kvmnet's.
     OwnBridge(NetworkName),
     /// The bridge is administratively down, and not kvmnet's to set up.

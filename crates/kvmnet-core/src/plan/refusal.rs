@@ -57,6 +57,15 @@ pub enum Refusal {
         /// The bridge's name.
         bridge: InterfaceName,
     },
+    /// No bridge by the name that the network's file gives.
+    #[error(
+        "{bridge}: there is no such bridge; make one: ip link add {bridge} type bridge && \
+         ip link set {bridge} up"
+    )]
+    NoSuchBridge {
+        /// The bridge's name.
+        bridge: InterfaceName,
+    },
     /// The bridge was built for another network.
     #[error("{bridge}: belongs to kvmnet's network {other}, not to {network}")]
     BridgeOfAnother {
@@ -71,7 +80,7 @@ pub enum Refusal {
     /// never land on the LAN.
     #[error(
         "{bridge}: is not kvmnet's and carries {}; use kvmnet-ifup for a guest on this bridge, or \
-         rename the bridge to leave its name to network {network}",
+         give network {network} another: bridge = \"NAME\" in /etc/kvmnet/{network}.toml",
         list(addresses)
     )]
     ForeignBridge {
@@ -82,13 +91,56 @@ pub enum Refusal {
         /// The network that was asked for.
         network: NetworkName,
     },
+    /// A bridge that has the network's address, but isn't one of taps alone.
+    #[error(
+        "{bridge}: is not kvmnet's and has the port {port}, which is no tap: a guest meant for NAT \
+         would land on that network; use kvmnet-ifup for a guest on this bridge, or give network \
+         {network} another: bridge = \"NAME\" in /etc/kvmnet/{network}.toml"
+    )]
+    LeadsElsewhere {
+        /// The bridge.
+        bridge: InterfaceName,
+        /// The port.
+        port: String,
+        /// The network that was asked for.
+        network: NetworkName,
+    },
+    /// The network runs on a bridge of another name: that was renamed, or the file has changed.
+    #[error(
+        "{network}: runs on the bridge {found}, not on {bridge}; rename it: ip link set {found} \
+         name {bridge}, or stop the guests of network {network} first"
+    )]
+    RunsElsewhere {
+        /// The network.
+        network: NetworkName,
+        /// The name that its bridge should have.
+        bridge: InterfaceName,
+        /// The name that it has.
+        found: String,
+    },
+    /// The network runs with another address: its file has changed.
+    #[error(
+        "{bridge}: carries {}, but the address of network {network} is {address}; stop the guests \
+         of network {network} first, or take the other away: ip address flush dev {bridge}",
+        list(addresses)
+    )]
+    HasAnotherAddress {
+        /// The bridge.
+        bridge: InterfaceName,
+        /// Its IPv4 addresses.
+        addresses: Vec<Ipv4Net>,
+        /// The network.
+        network: NetworkName,
+        /// The address that it should have.
+        address: Ipv4Net,
+    },
     /// The host uses addresses of the subnet elsewhere.
     #[error(
         "{subnet}: network {network} needs this subnet, but the host has a route to {}{}; \
-         free it: ip route show table all root {}",
+         choose another: address = \"ADDRESS/LENGTH\" in \
+         /etc/kvmnet/{network}.toml",
         route.destination,
-        over(route),
-        subnet
+        over(route)
     )]
     SubnetInUse {
         /// The network's subnet.
@@ -97,6 +149,29 @@ pub enum Refusal {
         network: NetworkName,
         /// The first route in the way.
         route: Route,
+    },
+    /// The bridge of an isolated network has an address, by which guests would reach the host.
+    #[error(
+        "{bridge}: carries {}, but the bridge of an isolated network has no address; take it away: \
+         ip address flush dev {bridge}, or stop the guests of network {network} first",
+        list(addresses)
+    )]
+    CarriesAddress {
+        /// The bridge.
+        bridge: InterfaceName,
+        /// Its IPv4 addresses.
+        addresses: Vec<Ipv4Net>,
+        /// The network.
+        network: NetworkName,
+    },
+    /// The host doesn't forward, and kvmnet may not change that.
+    #[error(
+        "{network}: the host doesn't forward IPv4, and forwarding = \"never\" forbids turning it \
+         on; do so yourself: sysctl -w net.ipv4.ip_forward=1"
+    )]
+    ForwardingIsOff {
+        /// The network.
+        network: NetworkName,
     },
     /// The tap is a port of a bridge that isn't kvmnet's, and its release isn't natdown's to make.
     #[error(

@@ -3,8 +3,8 @@
 use super::Refusal;
 use super::tap::require_tap;
 use crate::model::{
-    BridgeView, InterfaceName, Link, LinkChange, LinkKind, NatNetwork, NetworkName, ReleaseView,
-    Step, TableId, owner_of,
+    BridgeView, InterfaceName, Link, LinkChange, LinkKind, Network, NetworkName, ReleaseView, Step,
+    TableId, owner_of,
 };
 
 /// Which bridges a tap may be released from.
@@ -12,9 +12,9 @@ use crate::model::{
 pub enum ReleaseScope<'a> {
     /// From any.
     AnyBridge,
-    /// From kvmnet's, and from one that isn't kvmnet's but passes for this network's (what natup
-    /// attached to, natdown releases).
-    OursOr(&'a NatNetwork),
+    /// From kvmnet's, and from one that isn't kvmnet's but is what natup attaches to for this
+    /// network: what the one attached, the other releases.
+    OursOr(Option<&'a Network>),
 }
 
 /// What releasing a tap comes to.
@@ -88,14 +88,25 @@ fn require_releasable<'a>(
         ReleaseScope::AnyBridge => true,
         ReleaseScope::OursOr(network) => {
             owner_of(&bridge.link, known).is_some()
-                || (bridge.link.name == network.bridge.as_str()
-                    && bridge.addresses == [network.address])
+                || network.is_some_and(|network| stands_in_for(bridge, network))
         }
     };
     if releasable {
         Ok(bridge)
     } else {
         Err(Refusal::PortOfForeign { tap: tap.clone(), master: bridge.link.name.clone() })
+    }
+}
+
+/// Whether natup would attach to this bridge, though it isn't kvmnet's.
+fn stands_in_for(bridge: &BridgeView, network: &Network) -> bool {
+    let has_name = bridge.link.name == network.bridge().as_str();
+    match network {
+        Network::Managed(managed) => {
+            let address = managed.mode.address();
+            has_name && address.is_some() && bridge.addresses == address.as_slice()
+        }
+        Network::Bridged(bridged) => has_name || bridged.or_default_route,
     }
 }
 
@@ -140,7 +151,7 @@ fn in_use(bridge: &BridgeView, leaving: Option<u32>) -> bool {
     bridge.ports.iter().any(|port| Some(port.index) != leaving && port.keeps_alive())
 }
 
-/// The name is reserved in the family that kvmnet uses; in another it is somebody else's.
+/// The name is reserved in the families that kvmnet uses; in another it is somebody else's.
 fn is_of(table: &TableId, network: &NetworkName) -> bool {
-    *table == TableId::of_network(network)
+    TableId::all_of_network(network).contains(table)
 }

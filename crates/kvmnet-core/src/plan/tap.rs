@@ -1,18 +1,20 @@
 //! What a tap must be, and how it becomes a port.
 
 use super::Refusal;
-use crate::model::{InterfaceName, Link, LinkChange, LinkKind, Mac, TapView};
+use crate::model::{ALL_GROUPS, InterfaceName, Link, LinkChange, LinkKind, Mac, TapView};
 
 /// The bridge a tap is to become a port of.
 pub(super) struct Target<'a> {
     pub index: u32,
     pub name: &'a str,
     pub mtu: u32,
+    /// Whether it is kvmnet's own.
+    pub own: bool,
 }
 
 impl<'a> Target<'a> {
     pub fn of(bridge: &'a Link) -> Self {
-        Self { index: bridge.index, name: &bridge.name, mtu: bridge.mtu }
+        Self { index: bridge.index, name: &bridge.name, mtu: bridge.mtu, own: false }
     }
 }
 
@@ -42,6 +44,7 @@ pub(super) fn attach(
     name: &InterfaceName,
     target: &Target<'_>,
 ) -> Result<Option<LinkChange>, Refusal> {
+    let forward_groups = target.own && tap.forwarded_groups != ALL_GROUPS;
     match tap.master {
         Some(master) if master != target.index => {
             return Err(Refusal::PortOfAnother {
@@ -49,7 +52,7 @@ pub(super) fn attach(
                 master: view.master.clone().unwrap_or_else(|| format!("index {master}")),
             });
         }
-        Some(_) if tap.up => return Ok(None),
+        Some(_) if tap.up && !forward_groups => return Ok(None),
         _ => {}
     }
     // A lower address would become a foreign bridge's own, and a smaller MTU its MTU, as soon as
@@ -63,5 +66,6 @@ pub(super) fn attach(
         mac: lowers_mac.then(|| Mac::of_tap(name)),
         mtu: (tap.mtu != target.mtu).then_some(target.mtu),
         no_inet6_address: tap.inet6.is_some_and(|inet6| inet6.generates_address && !inet6.disabled),
+        forward_groups,
     }))
 }

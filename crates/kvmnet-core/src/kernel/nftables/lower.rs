@@ -4,7 +4,7 @@
 use ipnet::Ipv4Net;
 
 use super::expression::{Expression, REGISTER_1, REGISTER_2};
-use crate::model::{Hook, InterfaceName, Match, Rule, Verdict};
+use crate::model::{Hook, InterfaceName, Match, Policy, Rule, Verdict};
 
 // enum nft_cmp_ops
 const EQUAL: u32 = 0;
@@ -13,6 +13,7 @@ const NOT_EQUAL: u32 = 1;
 const NFT_META_IIFNAME: u32 = 6;
 const NFT_META_OIFNAME: u32 = 7;
 const NFT_META_L4PROTO: u32 = 16;
+const NFT_META_IIFGROUP: u32 = 21;
 // enum nft_ct_keys
 const NFT_CT_STATE: u32 = 0;
 const NFT_CT_STATUS: u32 = 2;
@@ -25,6 +26,8 @@ const NETWORK_HEADER: u32 = 1;
 /// Offsets in the IPv4 header, in bytes (RFC 791).
 const IPV4_SOURCE: u32 = 12;
 const IPV4_DESTINATION: u32 = 16;
+/// The hook of the netdev family that sees what comes in (`linux/netfilter.h`).
+const NF_NETDEV_INGRESS: u32 = 0;
 /// `NFT_RETURN`.
 const NFT_RETURN: i32 = -5;
 /// `NF_NAT_RANGE_PROTO_SPECIFIED`.
@@ -32,27 +35,45 @@ const PORTS_SPECIFIED: u32 = 1 << 1;
 const FIRST_UNPRIVILEGED_PORT: u16 = 1024;
 
 /// What a base chain is to the kernel.
-pub(super) struct BaseChain {
+pub(super) struct BaseChain<'a> {
     /// `filter` or `nat`.
     pub kind: &'static str,
-    /// `NF_INET_*` (`linux/netfilter.h`).
+    /// `NF_INET_*` or `NF_NETDEV_*` (`linux/netfilter.h`).
     pub hook: u32,
+    /// The interface that a chain of the netdev family hangs on.
+    pub device: Option<&'a str>,
     /// `NF_IP_PRI_*` (`linux/netfilter_ipv4.h`).
     pub priority: i32,
 }
 
-pub(super) fn base_chain(hook: Hook) -> BaseChain {
+pub(super) fn base_chain(hook: &Hook) -> BaseChain<'_> {
     match hook {
         Hook::Forward => BaseChain {
             kind: "filter",
             hook: libc::NF_INET_FORWARD as u32,
+            device: None,
             priority: libc::NF_IP_PRI_FILTER,
         },
         Hook::Postrouting => BaseChain {
             kind: "nat",
             hook: libc::NF_INET_POST_ROUTING as u32,
+            device: None,
             priority: libc::NF_IP_PRI_NAT_SRC,
         },
+        Hook::Ingress { device } => BaseChain {
+            kind: "filter",
+            hook: NF_NETDEV_INGRESS,
+            device: Some(device.as_str()),
+            priority: libc::NF_IP_PRI_FILTER,
+        },
+    }
+}
+
+/// The verdict of a policy, as `NFTA_CHAIN_POLICY` has it.
+pub(super) fn policy(policy: Policy) -> u32 {
+    match policy {
+        Policy::Accept => libc::NF_ACCEPT as u32,
+        Policy::Drop => libc::NF_DROP as u32,
     }
 }
 
@@ -84,6 +105,10 @@ pub(super) fn rule(rule: &Rule) -> Vec<Expression> {
 fn matching(condition: &Match) -> Vec<Expression> {
     match condition {
         Match::Input(name) => interface(NFT_META_IIFNAME, name),
+        Match::InputGroup(group) => vec![
+            Expression::Meta { key: NFT_META_IIFGROUP },
+            compare(EQUAL, group.to_ne_bytes().to_vec()),
+        ],
         Match::Output(name) => interface(NFT_META_OIFNAME, name),
         Match::Protocol(protocol) => vec![
             Expression::Meta { key: NFT_META_L4PROTO },

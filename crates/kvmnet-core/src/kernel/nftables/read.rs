@@ -6,32 +6,39 @@ use super::expression::{self, Expression};
 use super::lower::{self, base_chain};
 use super::message::{
     HEADER, Message, NFT_MSG_GETCHAIN, NFT_MSG_GETRULE, NFT_MSG_GETTABLE, NFTA_CHAIN_HOOK,
-    NFTA_CHAIN_NAME, NFTA_CHAIN_POLICY, NFTA_CHAIN_TABLE, NFTA_CHAIN_TYPE, NFTA_HOOK_HOOKNUM,
-    NFTA_HOOK_PRIORITY, NFTA_RULE_CHAIN, NFTA_RULE_EXPRESSIONS, NFTA_RULE_TABLE, NFTA_TABLE_NAME,
-    NFTA_TABLE_USE, attribute, kind,
+    NFTA_CHAIN_NAME, NFTA_CHAIN_POLICY, NFTA_CHAIN_TABLE, NFTA_CHAIN_TYPE, NFTA_HOOK_DEV,
+    NFTA_HOOK_HOOKNUM, NFTA_HOOK_PRIORITY, NFTA_RULE_CHAIN, NFTA_RULE_EXPRESSIONS, NFTA_RULE_TABLE,
+    NFTA_TABLE_FLAGS, NFTA_TABLE_NAME, NFTA_TABLE_USE, attribute, kind,
 };
 use crate::kernel::KernelError;
 use crate::kernel::attributes::{Attributes, read_be32, read_string};
 use crate::kernel::socket::{Batch, Socket};
 use crate::model::{Chain, Table, TableId, TableState};
 
-/// Compares the kernel's table of this name with `wanted`, chain by chain and rule by rule.
+/// Compares the kernel's table of this name with `wanted`, chain by chain and rule by rule, and says
+/// which of `others` are there.
 ///
-/// One send: the table (which says how many objects it holds), each wanted chain, and the rules.
-/// The kernel goes through this table alone, however many rules others have.
+/// One send: the others and the table (which says how many objects it holds), each wanted chain, and
+/// the rules. The kernel goes through this table alone, however many rules others have.
 pub(in crate::kernel) fn table_state(
     socket: &mut Socket,
-    wanted: &Table,
-) -> Result<TableState, KernelError> {
-    let found = look(socket, wanted)?;
-    Ok(found.compare(wanted))
+    wanted: Option<&Table>,
+    others: &[TableId],
+) -> Result<(TableState, Vec<TableId>), KernelError> {
+    let found = look(socket, wanted, others)?;
+    let state = wanted.map_or(TableState::AsWanted, |wanted| found.compare(wanted));
+    Ok((state, others.iter().filter(|other| found.others.contains(other)).cloned().collect()))
 }
 
 /// What was found of a table.
 #[derive(Default)]
 struct Found {
     exists: bool,
+    /// `NFT_TABLE_F_DORMANT` and its like: a table that does nothing, or is somebody's.
+    flags: u32,
     objects: u32,
+    /// Of the tables that should not be there, those that are.
+    others: Vec<TableId>,
     /// Of the wanted chains, those that are there as wanted.
     good_chains: usize,
     rules: Vec<(String, Vec<Expression>)>,
@@ -43,7 +50,8 @@ impl Found {
             return TableState::Absent;
         }
         let chains = wanted.chains.len();
-        let same = self.objects as usize == chains
+        let same = self.flags == 0
+            && self.objects as usize == chains
             && self.good_chains == chains
             && by_chain(self.rules.clone()) == by_chain(wanted_rules(wanted));
         if same { TableState::AsWanted } else { TableState::Different }
@@ -64,46 +72,69 @@ fn wanted_rules(table: &Table) -> Vec<(String, Vec<Expression>)> {
     table.chains.iter().flat_map(of_chain).collect()
 }
 
-fn look(socket: &mut Socket, wanted: &Table) -> Result<Found, KernelError> {
-    let TableId { family, name } = &wanted.id;
-    let what = format!("look at nftables table {}", wanted.id);
+fn look(
+    socket: &mut Socket,
+    wanted: Option<&Table>,
+    others: &[TableId],
+) -> Result<Found, KernelError> {
+    let chains: &[Chain] = wanted.map_or(&[], |wanted| &wanted.chains);
+    let asked_for = wanted.map(|wanted| &wanted.id).or(others.first());
+    let what = asked_for.map_or_else(String::new, |id| format!("look at nftables table {id}"));
     let ask = |batch: &mut Batch| {
-        let table = Message::new(*family, vec![attribute(NFTA_TABLE_NAME, name.as_str())]);
-        batch.get(kind(NFT_MSG_GETTABLE), table, what.as_str());
-        batch.tolerate(&[Errno::ENOENT]);
-        for chain in &wanted.chains {
-            let attributes = vec![
-                attribute(NFTA_CHAIN_TABLE, name.as_str()),
-                attribute(NFTA_CHAIN_NAME, chain.hook.chain_name()),
-            ];
-            batch.get(kind(NFT_MSG_GETCHAIN), Message::new(*family, attributes), what.as_str());
+        for table in others.iter().chain(wanted.map(|wanted| &wanted.id)) {
+            let name = vec![attribute(NFTA_TABLE_NAME, table.name.as_str())];
+            batch.get(kind(NFT_MSG_GETTABLE), Message::new(table.family, name), what.as_str());
             batch.tolerate(&[Errno::ENOENT]);
         }
-        let rules = Message::new(*family, vec![attribute(NFTA_RULE_TABLE, name.as_str())]);
-        batch.dump(kind(NFT_MSG_GETRULE), rules, what.as_str());
-        batch.tolerate(&[Errno::ENOENT]);
+        if let Some(wanted) = wanted {
+            get_content(batch, wanted, &what);
+        }
     };
     socket.read(ask, |found: &mut Found, number, payload| {
         let attributes = Attributes(payload.get(HEADER..).unwrap_or_default());
-        match number.checked_sub(1).map(|n| wanted.chains.get(n)) {
+        let Some(number) = number.checked_sub(others.len()) else {
+            found.others.extend(others.get(number).cloned());
+            return;
+        };
+        match number.checked_sub(1).map(|n| chains.get(n)) {
             None => {
                 found.exists = true;
+                found.flags = attributes.find(NFTA_TABLE_FLAGS).and_then(read_be32).unwrap_or(0);
                 found.objects = attributes.find(NFTA_TABLE_USE).and_then(read_be32).unwrap_or(0);
             }
             Some(Some(chain)) => found.good_chains += usize::from(is_as_wanted(attributes, chain)),
-            Some(None) => found.rules.extend(read_rule(attributes, name)),
+            Some(None) => {
+                let rule = wanted.and_then(|wanted| read_rule(attributes, &wanted.id.name));
+                found.rules.extend(rule);
+            }
         }
     })
 }
 
+fn get_content(batch: &mut Batch, table: &Table, what: &str) {
+    let TableId { family, name } = &table.id;
+    for chain in &table.chains {
+        let attributes = vec![
+            attribute(NFTA_CHAIN_TABLE, name.as_str()),
+            attribute(NFTA_CHAIN_NAME, chain.hook.chain_name()),
+        ];
+        batch.get(kind(NFT_MSG_GETCHAIN), Message::new(*family, attributes), what);
+        batch.tolerate(&[Errno::ENOENT]);
+    }
+    let rules = Message::new(*family, vec![attribute(NFTA_RULE_TABLE, name.as_str())]);
+    batch.dump(kind(NFT_MSG_GETRULE), rules, what);
+    batch.tolerate(&[Errno::ENOENT]);
+}
+
 fn is_as_wanted(attributes: Attributes<'_>, chain: &Chain) -> bool {
-    let base = base_chain(chain.hook);
+    let base = base_chain(&chain.hook);
     let hook = attributes.nested(NFTA_CHAIN_HOOK);
     let number = |attributes: Attributes<'_>, kind| attributes.find(kind).and_then(read_be32);
     attributes.find(NFTA_CHAIN_TYPE).map(read_string).as_deref() == Some(base.kind)
         && number(hook, NFTA_HOOK_HOOKNUM) == Some(base.hook)
         && number(hook, NFTA_HOOK_PRIORITY) == Some(base.priority as u32)
-        && number(attributes, NFTA_CHAIN_POLICY) == Some(libc::NF_ACCEPT as u32)
+        && hook.find(NFTA_HOOK_DEV).map(read_string).as_deref() == base.device
+        && number(attributes, NFTA_CHAIN_POLICY) == Some(lower::policy(chain.policy))
 }
 
 /// A rule's chain and expressions; `None` for one of another table (the filter is a wish).

@@ -8,12 +8,12 @@ use super::lower::{self, base_chain};
 use super::message::{
     Message, NFT_MSG_DELTABLE, NFT_MSG_NEWCHAIN, NFT_MSG_NEWRULE, NFT_MSG_NEWTABLE,
     NFTA_CHAIN_HOOK, NFTA_CHAIN_NAME, NFTA_CHAIN_POLICY, NFTA_CHAIN_TABLE, NFTA_CHAIN_TYPE,
-    NFTA_HOOK_HOOKNUM, NFTA_HOOK_PRIORITY, NFTA_RULE_CHAIN, NFTA_RULE_EXPRESSIONS, NFTA_RULE_TABLE,
-    NFTA_TABLE_NAME, attribute, be32, begin, end, kind, nested,
+    NFTA_HOOK_DEV, NFTA_HOOK_HOOKNUM, NFTA_HOOK_PRIORITY, NFTA_RULE_CHAIN, NFTA_RULE_EXPRESSIONS,
+    NFTA_RULE_TABLE, NFTA_TABLE_NAME, attribute, be32, begin, end, kind, nested,
 };
 use crate::kernel::KernelError;
 use crate::kernel::socket::{Batch, Socket};
-use crate::model::{Chain, Table, TableId};
+use crate::model::{Chain, Rule, Table, TableId};
 
 /// Makes a table. With `replace`, the one that is there goes in the same transaction.
 pub(in crate::kernel) fn install_table(
@@ -30,30 +30,19 @@ pub(in crate::kernel) fn install_table(
         delete(&mut batch, &table.id, NlmF::empty(), &what);
     }
     new_table(&mut batch, &table.id, NlmF::CREATE | NlmF::EXCL, &what);
-    for chain in &table.chains {
-        new_chain(&mut batch, &table.id, chain, &what);
-    }
-    let rules: Vec<_> = table
+    let chains = table.chains.iter().map(|chain| new_chain(&table.id, chain));
+    let rules = table
         .chains
         .iter()
-        .flat_map(|chain| chain.rules.iter().map(move |rule| (chain, rule)))
-        .collect();
-    for (n, (chain, rule)) in rules.iter().enumerate() {
-        let expressions = expression::encode(&lower::rule(rule));
-        let message = Message::new(
-            table.id.family,
-            vec![
-                attribute(NFTA_RULE_TABLE, table.id.name.as_str()),
-                attribute(NFTA_RULE_CHAIN, chain.hook.chain_name()),
-                nested(NFTA_RULE_EXPRESSIONS, expressions),
-            ],
-        );
-        let flags = NlmF::CREATE | NlmF::APPEND;
-        // One acknowledgement tells that the whole was carried out.
-        if n + 1 == rules.len() {
-            batch.change(kind(NFT_MSG_NEWRULE), flags, message, what.as_str());
+        .flat_map(|chain| chain.rules.iter().map(|rule| new_rule(&table.id, chain, rule)));
+    let objects: Vec<Object> = chains.chain(rules).collect();
+    let last = objects.len().saturating_sub(1);
+    for (n, Object { kind, flags, message }) in objects.into_iter().enumerate() {
+        // The acknowledgement of the last tells that the whole was carried out.
+        if n == last {
+            batch.change(kind, flags, message, what.as_str());
         } else {
-            batch.part(kind(NFT_MSG_NEWRULE), flags, message, what.as_str());
+            batch.part(kind, flags, message, what.as_str());
         }
     }
     end(&mut batch, &what);
@@ -88,19 +77,39 @@ fn delete(batch: &mut Batch, table: &TableId, flags: NlmF, what: &str) {
     }
 }
 
-fn new_chain(batch: &mut Batch, table: &TableId, chain: &Chain, what: &str) {
-    let base = base_chain(chain.hook);
-    let hook =
+/// A message that makes a chain or a rule.
+struct Object {
+    kind: u16,
+    flags: NlmF,
+    message: Message,
+}
+
+fn new_chain(table: &TableId, chain: &Chain) -> Object {
+    let base = base_chain(&chain.hook);
+    let mut hook =
         vec![be32(NFTA_HOOK_HOOKNUM, base.hook), be32(NFTA_HOOK_PRIORITY, base.priority as u32)];
+    hook.extend(base.device.map(|device| attribute(NFTA_HOOK_DEV, device)));
     let message = Message::new(
         table.family,
         vec![
             attribute(NFTA_CHAIN_TABLE, table.name.as_str()),
             attribute(NFTA_CHAIN_NAME, chain.hook.chain_name()),
             nested(NFTA_CHAIN_HOOK, hook),
-            be32(NFTA_CHAIN_POLICY, libc::NF_ACCEPT as u32),
+            be32(NFTA_CHAIN_POLICY, lower::policy(chain.policy)),
             attribute(NFTA_CHAIN_TYPE, base.kind),
         ],
     );
-    batch.part(kind(NFT_MSG_NEWCHAIN), NlmF::CREATE, message, what);
+    Object { kind: kind(NFT_MSG_NEWCHAIN), flags: NlmF::CREATE, message }
+}
+
+fn new_rule(table: &TableId, chain: &Chain, rule: &Rule) -> Object {
+    let message = Message::new(
+        table.family,
+        vec![
+            attribute(NFTA_RULE_TABLE, table.name.as_str()),
+            attribute(NFTA_RULE_CHAIN, chain.hook.chain_name()),
+            nested(NFTA_RULE_EXPRESSIONS, expression::encode(&lower::rule(rule))),
+        ],
+    );
+    Object { kind: kind(NFT_MSG_NEWRULE), flags: NlmF::CREATE | NlmF::APPEND, message }
 }

@@ -8,7 +8,7 @@ fn view(named: Option<Link>, default_route: Option<Link>) -> BridgedView {
 }
 
 fn plan(view: &BridgedView) -> Result<AttachPlan, Refusal> {
-    attach_bridged(view, &name("vnet0"), &config::default_bridged(), &config::known_networks())
+    attach_bridged(view, &name("vnet0"), &config::default_bridged(), &[config::default_name()])
 }
 
 #[test]

@@ -1,41 +1,57 @@
 use super::{assert_plan, assert_refused, fresh_tap, name, own_bridge, port_of};
 use crate::config;
-use crate::model::{Link, LinkKind, Mac, NatView, Route, TableState};
-use crate::plan::{AttachPlan, Note, Refusal, attach_nat, nat_table};
+use crate::model::{
+    ForwardingView, Link, LinkKind, Mac, ManagedView, NetworkName, Route, TableState,
+};
+use crate::plan::{AttachPlan, Note, Refusal, attach_managed, table_of};
 
 /// A host where nothing is built.
-fn nothing_there() -> NatView {
-    NatView {
+fn nothing_there() -> ManagedView {
+    ManagedView {
         tap: fresh_tap(),
         bridge: None,
+        namesake: None,
         addresses: Vec::new(),
+        foreign_ports: Vec::new(),
         conflict: None,
         free_index: 1_000_007,
         table: TableState::Absent,
-        ip_forward: false,
+        other_tables: Vec::new(),
+        forwarding: ForwardingView::default(),
     }
 }
 
 /// A host where the network is whole.
-fn all_there() -> NatView {
-    NatView {
+fn all_there() -> ManagedView {
+    ManagedView {
         bridge: Some(own_bridge()),
-        addresses: vec![config::default_nat().address],
+        addresses: vec![address()],
         free_index: 0,
         table: TableState::AsWanted,
-        ip_forward: true,
+        forwarding: ForwardingView { global: true, interfaces_off: vec![] },
         ..nothing_there()
     }
 }
 
-fn plan(view: &NatView) -> Result<AttachPlan, Refusal> {
-    attach_nat(view, &name("vnet0"), &config::default_nat())
+fn address() -> ipnet::Ipv4Net {
+    config::default_nat().mode.address().unwrap()
+}
+
+fn network() -> NetworkName {
+    config::default_name()
+}
+
+fn plan(view: &ManagedView) -> Result<AttachPlan, Refusal> {
+    attach_managed(view, Some(&name("vnet0")), &config::default_nat())
 }
 
 #[test]
 fn the_first_guest_builds_the_network() {
     let plan = plan(&nothing_there());
-    assert_eq!(plan.as_ref().unwrap().notes, [Note::Built]);
+    let default = config::default_nat();
+    let built =
+        Note::Built { network: network(), mode: default.mode, table: Some(default.table()) };
+    assert_eq!(plan.as_ref().unwrap().notes, [built]);
     assert_plan(
         plan,
         &[
@@ -44,7 +60,7 @@ fn the_first_guest_builds_the_network() {
              no STP, no forward delay) and set it up",
             "set disable_ipv6 of br0 to 1",
             "give br0 the address 192.168.100.1/24; let vnet0 have no IPv6 address; \
-             make vnet0 a port of br0, address fe:8d:10:39:9d:e4, up",
+             make vnet0 a port of br0, address fe:8d:10:39:9d:e4, no frame past the bridge, up",
             "set net.ipv4.ip_forward to 1",
         ],
     );
@@ -55,7 +71,7 @@ fn the_next_guest_only_attaches() {
     assert_plan(
         plan(&all_there()),
         &[
-            "let vnet0 have no IPv6 address; make vnet0 a port of br0, address fe:8d:10:39:9d:e4, up",
+            "let vnet0 have no IPv6 address; make vnet0 a port of br0, address fe:8d:10:39:9d:e4, no frame past the bridge, up",
         ],
     );
 }
@@ -73,9 +89,9 @@ fn what_is_missing_is_put_back_and_nothing_else() {
     let mut view = all_there();
     view.tap = port_of(&own_bridge());
 
-    view.ip_forward = false;
+    view.forwarding.global = false;
     assert_plan(plan(&view), &["set net.ipv4.ip_forward to 1"]);
-    view.ip_forward = true;
+    view.forwarding.global = true;
 
     view.table = TableState::Absent;
     assert_plan(plan(&view), &["make table ip kvmnet-default"]);
@@ -85,7 +101,7 @@ fn what_is_missing_is_put_back_and_nothing_else() {
 
     view.addresses.clear();
     assert_plan(plan(&view), &["give br0 the address 192.168.100.1/24"]);
-    view.addresses = vec!["192.168.100.1/16".parse().unwrap(), config::default_nat().address];
+    view.addresses = vec!["192.168.100.1/16".parse().unwrap(), address()];
     assert_plan(plan(&view), &[]);
 
     for (damage, repair) in [
@@ -104,7 +120,7 @@ fn what_is_missing_is_put_back_and_nothing_else() {
         let mut damaged = view.clone();
         damaged.bridge.as_mut().map(damage).unwrap();
         let plan = plan(&damaged);
-        assert_eq!(plan.as_ref().unwrap().notes, [Note::Repaired]);
+        assert_eq!(plan.as_ref().unwrap().notes, [Note::Repaired { network: network() }]);
         assert_plan(plan, &[&format!("repair bridge br0: {repair}")]);
     }
 
@@ -129,7 +145,9 @@ fn the_tap_takes_the_bridges_mtu() {
     view.tap.link.as_mut().unwrap().inet6 = None;
     assert_plan(
         plan(&view),
-        &["make vnet0 a port of br0, address fe:8d:10:39:9d:e4, MTU 9000, up"],
+        &[
+            "make vnet0 a port of br0, address fe:8d:10:39:9d:e4, MTU 9000, no frame past the bridge, up",
+        ],
     );
 }
 
@@ -141,7 +159,7 @@ fn a_high_address_is_kept() {
     tap.mac = Some(Mac([0xfe, 0x54, 0, 1, 2, 3]));
     tap.up = true;
     tap.inet6 = None;
-    assert_plan(plan(&view), &["make vnet0 a port of br0, up"]);
+    assert_plan(plan(&view), &["make vnet0 a port of br0, no frame past the bridge, up"]);
 }
 
 #[test]
@@ -149,14 +167,60 @@ fn the_old_scripts_bridge_is_used_without_rules() {
     let mut view = all_there();
     view.bridge = Some(Link::test_bridge("br0", 5));
     view.table = TableState::Absent;
-    view.ip_forward = false;
+    view.forwarding.global = false;
     let plan = plan(&view);
-    assert_eq!(plan.as_ref().unwrap().notes, [Note::ForeignBridge]);
+    assert_eq!(plan.as_ref().unwrap().notes, [Note::ForeignBridge { address: address() }]);
     assert_plan(
         plan,
         &[
             "let vnet0 have no IPv6 address; make vnet0 a port of br0, address fe:8d:10:39:9d:e4, up",
         ],
+    );
+}
+
+/// It has that address, but it is the LAN.
+#[test]
+fn a_bridge_with_other_ports_than_taps_is_not_the_old_scripts() {
+    let mut view = all_there();
+    view.bridge = Some(Link::test_bridge("br0", 5));
+    view.foreign_ports = vec![Link::test_tap("vnet7", 8)];
+    assert!(plan(&view).is_ok());
+    view.foreign_ports.push(Link::test("eno1", 2, LinkKind::Other(String::new())));
+    assert_refused(
+        plan(&view),
+        "br0: is not kvmnet's and has the port eno1, which is no tap: a guest meant for NAT would \
+         land on that network; use kvmnet-ifup for a guest on this bridge, or give network default \
+         another: bridge = \"NAME\" in /etc/kvmnet/default.toml",
+    );
+}
+
+#[test]
+fn words_of_the_administrators_in_the_alias_stay() {
+    let mut view = all_there();
+    view.tap = port_of(&own_bridge());
+    view.bridge.as_mut().unwrap().alias = "VM net".to_owned();
+    assert_plan(plan(&view), &[]);
+}
+
+#[test]
+fn a_network_that_runs_on_another_bridge_is_not_built_again() {
+    let mut view = nothing_there();
+    view.namesake = Some("natx".to_owned());
+    assert_refused(
+        plan(&view),
+        "default: runs on the bridge natx, not on br0; rename it: ip link set natx name br0, or \
+         stop the guests of network default first",
+    );
+}
+
+#[test]
+fn a_network_that_runs_with_another_address_keeps_it() {
+    let mut view = all_there();
+    view.addresses = vec!["192.168.7.1/24".parse().unwrap()];
+    assert_refused(
+        plan(&view),
+        "br0: carries 192.168.7.1/24, but the address of network default is 192.168.100.1/24; \
+         stop the guests of network default first, or take the other away: ip address flush dev br0",
     );
 }
 
@@ -222,15 +286,15 @@ fn a_guest_meant_for_nat_never_lands_on_the_lan() {
     assert_refused(
         plan(&view),
         "br0: is not kvmnet's and carries 10.0.0.11/24; use kvmnet-ifup for a guest on this \
-         bridge, or rename the bridge to leave its name to network default",
+         bridge, or give network default another: bridge = \"NAME\" in /etc/kvmnet/default.toml",
     );
-    view.addresses.push(config::default_nat().address);
+    view.addresses.push(address());
     assert!(matches!(plan(&view), Err(Refusal::ForeignBridge { .. })));
     view.addresses.clear();
     assert_refused(
         plan(&view),
         "br0: is not kvmnet's and carries no IPv4 address; use kvmnet-ifup for a guest on this \
-         bridge, or rename the bridge to leave its name to network default",
+         bridge, or give network default another: bridge = \"NAME\" in /etc/kvmnet/default.toml",
     );
     view.addresses = vec!["192.168.100.1/16".parse().unwrap()];
     assert!(matches!(plan(&view), Err(Refusal::ForeignBridge { .. })));
@@ -244,11 +308,11 @@ fn a_subnet_in_use_elsewhere_is_left_alone() {
         interface: Some("eno1".to_owned()),
     });
     let wanted = "192.168.100.0/24: network default needs this subnet, but the host has a route \
-                  to 192.168.100.0/25 over eno1; free it: ip route show table all root \
-                  192.168.100.0/24";
+                  to 192.168.100.0/25 over eno1; choose another: address = \"ADDRESS/LENGTH\" in \
+                  /etc/kvmnet/default.toml";
     assert_refused(plan(&view), wanted);
     // Also where only the address of an existing bridge is missing.
-    let mut view = NatView { conflict: view.conflict, ..all_there() };
+    let mut view = ManagedView { conflict: view.conflict, ..all_there() };
     assert_plan(plan(&view).map(|plan| AttachPlan { steps: vec![], ..plan }), &[]);
     view.addresses.clear();
     assert_refused(plan(&view), wanted);
@@ -276,5 +340,5 @@ fn the_rules_of_a_nat_network() {
 	}
 }
 "#;
-    assert_eq!(nat_table(&config::default_nat()).to_string(), wanted);
+    assert_eq!(table_of(&config::default_nat()).unwrap().to_string(), wanted);
 }

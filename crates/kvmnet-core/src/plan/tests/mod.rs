@@ -2,6 +2,7 @@
 
 mod attach_bridged;
 mod attach_nat;
+mod modes;
 mod release;
 
 use std::fmt::Write;
@@ -27,6 +28,7 @@ fn port_of(bridge: &Link) -> TapView {
     let mut view = fresh_tap();
     if let Some(link) = &mut view.link {
         link.master = Some(bridge.index);
+        link.forwarded_groups = crate::model::ALL_GROUPS;
         link.up = true;
     }
     view.master = Some(bridge.name.clone());
@@ -39,6 +41,7 @@ fn own_bridge() -> Link {
     let mut bridge = Link::test_bridge("br0", 1_000_007);
     bridge.kind = LinkKind::Bridge { stp: false, forward_delay: 0 };
     bridge.mac = Some(crate::model::Mac::of_bridge(&network));
+    bridge.group = crate::model::BRIDGE_GROUP;
     bridge.alias = Mark::of(&network).to_string();
     if let Some(inet6) = &mut bridge.inet6 {
         inet6.disabled = true;

@@ -1,6 +1,6 @@
 use super::{assert_refused, name, network_name, own_bridge, text};
 use crate::config;
-use crate::model::{BridgeView, Link, LinkKind, ReleaseView, TableId};
+use crate::model::{BridgeView, Link, LinkKind, Network, ReleaseView, TableId};
 use crate::plan::{Refusal, ReleasePlan, ReleaseScope, release, sweep};
 
 fn port(name: &str, index: u32, bridge: &Link) -> Link {
@@ -11,7 +11,7 @@ fn port(name: &str, index: u32, bridge: &Link) -> Link {
 }
 
 fn table() -> TableId {
-    TableId::of_network(&network_name("default"))
+    TableId::of_network(libc::NFPROTO_IPV4 as u8, &network_name("default"))
 }
 
 /// `vnet0` and these other ports on the network's bridge.
@@ -39,13 +39,13 @@ fn on_foreign_bridge(bridge: &str, address: &str) -> ReleaseView {
 }
 
 fn natdown(view: &ReleaseView) -> Result<ReleasePlan, Refusal> {
-    let network = config::default_nat();
-    let scope = ReleaseScope::OursOr(&network);
-    release(view, &name("vnet0"), scope, &config::known_networks())
+    let network = Network::Managed(config::default_nat());
+    let scope = ReleaseScope::OursOr(Some(&network));
+    release(view, &name("vnet0"), scope, &[config::default_name()])
 }
 
 fn ifdown(view: &ReleaseView) -> Result<ReleasePlan, Refusal> {
-    release(view, &name("vnet0"), ReleaseScope::AnyBridge, &config::known_networks())
+    release(view, &name("vnet0"), ReleaseScope::AnyBridge, &[config::default_name()])
 }
 
 #[track_caller]
@@ -105,15 +105,21 @@ fn a_tap_that_is_gone_or_free_is_released_and_leftovers_go_all_the_same() {
     assert_eq!(plan.released_from, None);
     view.tap = None;
     assert_steps(&natdown(&view).unwrap(), &[DELETE_TABLE, DELETE_BRIDGE]);
-    assert_steps(&sweep(&view, &config::known_networks()), &[DELETE_TABLE, DELETE_BRIDGE]);
+    assert_steps(&sweep(&view, &[config::default_name()]), &[DELETE_TABLE, DELETE_BRIDGE]);
 }
 
 #[test]
-fn a_bridge_without_its_alias_is_known_by_its_address() {
-    let mut view = on_own_bridge(vec![]);
-    view.bridges[0].link.alias.clear();
-    let plan = natdown(&view).unwrap();
-    assert_steps(&plan, &[RELEASE, DELETE_TABLE, DELETE_BRIDGE]);
+fn a_bridge_without_its_mark_is_known_by_its_address() {
+    for alias in ["", "VM net"] {
+        let mut view = on_own_bridge(vec![]);
+        view.bridges[0].link.alias = alias.to_owned();
+        let plan = natdown(&view).unwrap();
+        assert_steps(&plan, &[RELEASE, DELETE_TABLE, DELETE_BRIDGE]);
+        // Nor does it lose its rules while somebody uses it.
+        let mut view = on_own_bridge(vec![port("vnet1", 21, &own_bridge())]);
+        view.bridges[0].link.alias = alias.to_owned();
+        assert_steps(&natdown(&view).unwrap(), &[RELEASE]);
+    }
 }
 
 #[test]
@@ -134,7 +140,7 @@ fn two_networks_are_told_apart() {
     lab.alias = "kvmnet:lab".to_owned();
     let guest = port("vnet5", 30, &lab);
     view.bridges.push(BridgeView { link: lab, ports: vec![guest], addresses: vec![] });
-    view.tables.push(TableId::of_network(&network_name("lab")));
+    view.tables.push(TableId::of_network(libc::NFPROTO_IPV4 as u8, &network_name("lab")));
     assert_steps(&natdown(&view).unwrap(), &[RELEASE, DELETE_TABLE, DELETE_BRIDGE]);
     view.bridges[1].ports.clear();
     assert_steps(

@@ -1,0 +1,204 @@
+use ipnet::Ipv4Net;
+
+use super::{assert_plan, assert_refused, fresh_tap, name, network_name, own_bridge, port_of};
+use crate::model::{
+    BRIDGE_GROUP, Firewall, Forwarding, ForwardingView, Link, Mac, ManagedNetwork, ManagedView,
+    Mark, Mode, TableId, TableState,
+};
+use crate::plan::{AttachPlan, Refusal, attach_managed, table_of};
+
+fn address() -> Ipv4Net {
+    "10.77.0.1/20".parse().unwrap()
+}
+
+fn network(mode: Mode) -> ManagedNetwork {
+    ManagedNetwork::new(network_name("lab"), name("br-lab"), mode)
+}
+
+fn nothing_there() -> ManagedView {
+    ManagedView {
+        tap: fresh_tap(),
+        bridge: None,
+        namesake: None,
+        addresses: Vec::new(),
+        foreign_ports: Vec::new(),
+        conflict: None,
+        free_index: 1_000_007,
+        table: TableState::Absent,
+        other_tables: Vec::new(),
+        forwarding: ForwardingView::default(),
+    }
+}
+
+/// The network whole, and `vnet0` on it.
+fn all_there(network: &ManagedNetwork) -> ManagedView {
+    let mut bridge = own_bridge();
+    bridge.name = "br-lab".to_owned();
+    bridge.mac = Some(Mac::of_bridge(&network.name));
+    bridge.alias = Mark::of(&network.name).to_string();
+    bridge.noarp = network.mode == Mode::Isolated;
+    bridge.mtu = network.mtu.unwrap_or(1500);
+    ManagedView {
+        tap: port_of(&bridge),
+        bridge: Some(bridge),
+        addresses: network.mode.address().into_iter().collect(),
+        free_index: 0,
+        table: TableState::AsWanted,
+        forwarding: ForwardingView { global: true, interfaces_off: vec![] },
+        ..nothing_there()
+    }
+}
+
+fn plan(view: &ManagedView, network: &ManagedNetwork) -> Result<AttachPlan, Refusal> {
+    attach_managed(view, Some(&name("vnet0")), network)
+}
+
+const BRIDGE: &str = "make bridge br-lab (index 1000007, address 02:6b:76:c1:eb:b4, alias \
+                      kvmnet:lab, no STP, no forward delay) and set it up";
+const PORT: &str = "let vnet0 have no IPv6 address; make vnet0 a port of br-lab, address \
+                    fe:8d:10:39:9d:e4, no frame past the bridge, up";
+
+#[test]
+fn a_routed_network_is_built() {
+    assert_plan(
+        plan(&nothing_there(), &network(Mode::Routed(address()))),
+        &[
+            "make table ip kvmnet-lab",
+            BRIDGE,
+            "set disable_ipv6 of br-lab to 1",
+            &format!("give br-lab the address 10.77.0.1/20; {PORT}"),
+            "set net.ipv4.ip_forward to 1",
+        ],
+    );
+}
+
+/// Its rules hang on the bridge, and so come behind it, but before the first guest.
+#[test]
+fn an_isolated_network_is_built() {
+    let mut network = network(Mode::Isolated);
+    network.mtu = Some(9000);
+    assert_plan(
+        plan(&nothing_there(), &network),
+        &[
+            "make bridge br-lab (index 1000007, address 02:6b:76:c1:eb:b4, alias kvmnet:lab, \
+             MTU 9000, no ARP, no STP, no forward delay) and set it up",
+            "set disable_ipv6 of br-lab to 1",
+            "make table netdev kvmnet-lab",
+            "let vnet0 have no IPv6 address; make vnet0 a port of br-lab, address \
+             fe:8d:10:39:9d:e4, MTU 9000, no frame past the bridge, up",
+        ],
+    );
+}
+
+#[test]
+fn a_second_run_does_nothing_in_any_mode() {
+    for mode in [Mode::Nat(address()), Mode::Routed(address()), Mode::Isolated] {
+        let network = network(mode);
+        assert_plan(plan(&all_there(&network), &network), &[]);
+    }
+}
+
+#[test]
+fn what_is_missing_of_a_mode_is_put_back() {
+    let mut isolated = network(Mode::Isolated);
+    isolated.mtu = Some(9000);
+    for (damage, repair) in [
+        ((|bridge| bridge.noarp = false) as fn(&mut Link), "no ARP"),
+        (|bridge| bridge.group = 0, "kvmnet's interface group"),
+        (|bridge| bridge.mtu = 1500, "MTU 9000"),
+    ] {
+        let mut view = all_there(&isolated);
+        view.bridge.as_mut().map(damage).unwrap();
+        assert_plan(plan(&view, &isolated), &[&format!("repair bridge br-lab: {repair}")]);
+    }
+    let mut view = all_there(&isolated);
+    view.table = TableState::Different;
+    assert_plan(plan(&view, &isolated), &["replace table netdev kvmnet-lab"]);
+    assert_eq!(view.bridge.unwrap().group, BRIDGE_GROUP);
+}
+
+#[test]
+fn the_host_keeps_no_way_to_an_isolated_network() {
+    let network = network(Mode::Isolated);
+    let mut view = all_there(&network);
+    view.addresses = vec![address()];
+    assert_refused(
+        plan(&view, &network),
+        "br-lab: carries 10.77.0.1/20, but the bridge of an isolated network has no address; take \
+         it away: ip address flush dev br-lab, or stop the guests of network lab first",
+    );
+}
+
+#[test]
+fn tables_of_another_mode_go() {
+    let routed = network(Mode::Routed(address()));
+    let mut view = all_there(&routed);
+    view.other_tables = vec![TableId::of_network(libc::NFPROTO_NETDEV as u8, &routed.name)];
+    assert_plan(plan(&view, &routed), &["delete table netdev kvmnet-lab"]);
+}
+
+#[test]
+fn rules_can_be_the_administrators() {
+    let mut network = network(Mode::Nat(address()));
+    network.firewall = Firewall::None;
+    assert_eq!(table_of(&network), None);
+    let mut view = all_there(&network);
+    assert_plan(plan(&view, &network), &[]);
+    view.other_tables = vec![network.table()];
+    assert_plan(plan(&view, &network), &["delete table ip kvmnet-lab"]);
+}
+
+#[test]
+fn forwarding_is_turned_on_as_far_as_it_may() {
+    let mut network = network(Mode::Routed(address()));
+    let mut view = all_there(&network);
+    view.forwarding =
+        ForwardingView { global: false, interfaces_off: vec![name("br-lab"), name("eno1")] };
+    assert_plan(plan(&view, &network), &["set net.ipv4.ip_forward to 1"]);
+    network.forwarding = Forwarding::Interfaces;
+    assert_plan(
+        plan(&view, &network),
+        &["set forwarding of br-lab to 1", "set forwarding of eno1 to 1"],
+    );
+    network.forwarding = Forwarding::Never;
+    assert_refused(
+        plan(&view, &network),
+        "lab: the host doesn't forward IPv4, and forwarding = \"never\" forbids turning it on; do \
+         so yourself: sysctl -w net.ipv4.ip_forward=1",
+    );
+    view.forwarding.global = true;
+    assert_plan(plan(&view, &network), &[]);
+}
+
+/// An administrator's `up`, without a tap.
+#[test]
+fn a_network_that_is_brought_up_for_itself_is_pinned() {
+    let network = network(Mode::Isolated);
+    let plan = attach_managed(&nothing_there(), None, &network).unwrap();
+    assert!(plan.steps[0].to_string().contains("alias kvmnet:lab:pinned"), "{plan:?}");
+    assert_eq!(plan.steps.len(), 3);
+    let plan = attach_managed(&all_there(&network), None, &network);
+    assert_plan(plan, &["repair bridge br-lab: alias kvmnet:lab:pinned"]);
+}
+
+/// What `nft list table` shows.
+#[test]
+fn the_rules_of_routed_and_isolated_networks() {
+    let routed = r#"table ip kvmnet-lab {
+	chain forward {
+		type filter hook forward priority filter; policy accept;
+		iifname "br-lab" oifname "br-lab" accept
+		iifgroup 27510 oifname "br-lab" drop
+	}
+}
+"#;
+    let isolated = r#"table netdev kvmnet-lab {
+	chain ingress {
+		type filter hook ingress device "br-lab" priority filter; policy drop;
+	}
+}
+"#;
+    let text = |mode| table_of(&network(mode)).unwrap().to_string();
+    assert_eq!(text(Mode::Routed(address())), routed);
+    assert_eq!(text(Mode::Isolated), isolated);
+}
