@@ -10,12 +10,27 @@ use kvmnet_tests::HELPERS;
 const UP: &[&str] = &["kvmnet-ifup", "kvmnet-natup"];
 const DOWN: &[&str] = &["kvmnet-ifdown", "kvmnet-natdown"];
 const NATUP: &[&str] = &["kvmnet-natup"];
+/// The manual of the network files, which every helper may read.
+const NETWORK_FILES: &[&str] = &["kvmnet-network"];
+
+/// All that have a manual with DIAGNOSTICS.
+fn manuals() -> impl Iterator<Item = &'static str> {
+    HELPERS.into_iter().chain(NETWORK_FILES.iter().copied())
+}
 
 /// The sources that hold texts of errors.
-const SOURCES: [&str; 5] = ["error", "lock", "plan/refusal", "kernel/error", "model/name"];
+const SOURCES: [&str; 6] =
+    ["error", "lock", "config/error", "plan/refusal", "kernel/error", "model/name"];
 
-const DOCUMENTS: [&str; 5] =
-    ["README.md", "CHANGELOG.md", "docs/design.md", "docs/nat.md", "docs/bridged.md"];
+const DOCUMENTS: [&str; 7] = [
+    "README.md",
+    "CHANGELOG.md",
+    "docs/design.md",
+    "docs/nat.md",
+    "docs/routed.md",
+    "docs/isolated.md",
+    "docs/bridged.md",
+];
 
 /// Which programs can print a text. A new one has to be entered here, and in their manual.
 fn printed_by(variant: &str) -> &'static [&'static str] {
@@ -32,11 +47,17 @@ fn printed_by(variant: &str) -> &'static [&'static str] {
         | "KernelError::Answer" => &HELPERS,
         variant if variant.starts_with("LockError::") => &HELPERS,
         variant if variant.starts_with("NameError::") => &HELPERS,
+        variant if variant.starts_with("ConfigError::") => NETWORK_FILES,
         "Refusal::NoSuchInterface" | "Refusal::PortOfAnother" | "Refusal::NotABridge" => UP,
-        "Refusal::NoBridge" => &["kvmnet-ifup"],
+        "Refusal::NoBridge" | "Refusal::NoSuchBridge" => &["kvmnet-ifup"],
         "Refusal::BridgeOfAnother"
         | "Refusal::ForeignBridge"
         | "Refusal::SubnetInUse"
+        | "Refusal::LeadsElsewhere"
+        | "Refusal::RunsElsewhere"
+        | "Refusal::HasAnotherAddress"
+        | "Refusal::CarriesAddress"
+        | "Refusal::ForwardingIsOff"
         | "KernelError::Sysctl"
         | "KernelError::NoNftables" => NATUP,
         "Error::TakeDown" | "Refusal::MasterNotABridge" => DOWN,
@@ -157,7 +178,8 @@ fn variant_behind(rest: &str) -> String {
 /// A manual page's DIAGNOSTICS: the section of each entry (a program's name, or one for both), and
 /// its text.
 fn diagnostics(program: &str) -> Vec<(String, String)> {
-    let page = read(&format!("docs/man/{program}.8")).replace("\\\n", "");
+    let section = if NETWORK_FILES.contains(&program) { 5 } else { 8 };
+    let page = read(&format!("docs/man/{program}.{section}")).replace("\\\n", "");
     let (_, page) = page.split_once(".Sh DIAGNOSTICS\n").expect("a page has DIAGNOSTICS");
     let mut section = String::new();
     let mut entries = Vec::new();
@@ -175,7 +197,8 @@ fn diagnostics(program: &str) -> Vec<(String, String)> {
 
 /// What of a page is `program`'s: two programs share a page.
 fn entries(program: &str) -> Vec<String> {
-    let its_own = |section: &str| section == "Either program" || section == program;
+    let whole = NETWORK_FILES.contains(&program);
+    let its_own = |section: &str| whole || section == "Either program" || section == program;
     let all = diagnostics(program).into_iter();
     all.filter(|(section, _)| its_own(section)).map(|(_, text)| text).collect()
 }
@@ -187,14 +210,18 @@ fn unescape(text: &str) -> String {
 #[test]
 fn every_refusal_is_in_the_manual_of_the_program_that_prints_it() {
     let templates = templates();
-    for program in HELPERS {
+    for program in manuals() {
         let entries = entries(program);
-        for template in &templates {
+        // "FILE: PROBLEM" says so little that it fits the entries of other manuals, too.
+        let is_vague = |template: &Template| template.variant.starts_with("ConfigError::");
+        let its_own =
+            |template: &&Template| NETWORK_FILES.contains(&program) || !is_vague(template);
+        for template in templates.iter().filter(its_own) {
             let documented = entries.iter().any(|entry| template.is(entry));
             assert_eq!(
                 documented,
                 printed_by(&template.variant).contains(&program),
-                "DIAGNOSTICS of {program}.8 and {template:?}"
+                "DIAGNOSTICS of {program} and {template:?}"
             );
         }
     }
@@ -227,20 +254,20 @@ fn remedies_and_problems_are_in_the_manual() {
 fn the_manual_has_no_refusal_that_the_code_has_not() {
     let templates = templates();
     let fillings = fillings();
-    for program in HELPERS {
+    for program in manuals() {
         for entry in entries(program) {
             let known = fillings.contains(&entry)
                 || templates.iter().any(|template| {
                     printed_by(&template.variant).contains(&program) && template.is(&entry)
                 });
-            assert!(known, "no program prints this of {program}.8: {entry}");
+            assert!(known, "no program prints this of {program}: {entry}");
         }
     }
 }
 
 #[test]
 fn the_rules_are_those_that_are_installed() {
-    let table = plan::nat_table(&config::default_nat()).to_string();
+    let table = plan::table_of(&config::default_nat()).expect("it has rules").to_string();
     assert!(read("docs/nat.md").contains(&table), "docs/nat.md lacks:\n{table}");
     let squeeze = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
     let rules = table.lines().map(str::trim).filter(|line| !line.starts_with("table"));
@@ -256,12 +283,13 @@ fn the_rules_are_those_that_are_installed() {
 #[test]
 fn the_defaults_are_those_of_the_code() {
     let network = config::default_nat();
+    let address = network.mode.address().expect("NAT has one");
     let table = network.table().to_string();
     for document in ["README.md", "docs/nat.md", "docs/man/kvmnet-natup.8"] {
         let text = read(document);
         let wanted = [
-            network.address.to_string(),
-            network.address.trunc().to_string(),
+            address.to_string(),
+            address.trunc().to_string(),
             network.bridge.to_string(),
             kvmnet_core::model::Mac::of_bridge(&network.name).to_string(),
             kvmnet_core::model::Mark::of(&network.name).to_string(),

@@ -315,6 +315,13 @@ fn a_kernel_without_nf_tables() {
         )
     );
     assert!(host.link("br0").is_none());
+    // What is wrong all the same comes first, and where no rules are added none are missed.
+    let output = host.sh(&format!("{strace} {NATUP} vnet9"));
+    assert!(output.stderr.contains("vnet9: there is no such interface"), "{output:?}");
+    host.ok("ip link add br0 type bridge && ip addr add 192.168.100.1/24 dev br0");
+    let output = host.sh(&format!("{strace} {NATUP} vnet0"));
+    assert!(output.success(), "{output:?}");
+    host.ok("ip link del br0");
     // Releasing does without.
     let output = host.sh(&format!("{strace} /usr/libexec/kvmnet-natdown vnet0"));
     assert!(output.success(), "{output:?}");

@@ -79,7 +79,7 @@ fn nft_shows_the_wanted_rules() {
     let host = Host::bare();
     let _tap = host.tap("vnet0");
     ok(&host, "natup", "vnet0");
-    let wanted = plan::nat_table(&config::default_nat()).to_string();
+    let wanted = plan::table_of(&config::default_nat()).unwrap().to_string();
     assert_eq!(host.nft("ip", "kvmnet-default"), Some(wanted));
 }
 
@@ -127,6 +127,7 @@ fn natup_puts_back_whatever_is_missing() {
         "nft 'chain ip kvmnet-default forward { policy drop; }'",
         "nft -a list chain ip kvmnet-default postrouting | sed -n 's/.*masquerade # handle /delete \
          rule ip kvmnet-default postrouting handle /p' | nft -f -",
+        "nft add table ip kvmnet-default '{ flags dormant; }'",
         // A saved ruleset that was edited, and brought back.
         "nft list table ip kvmnet-default | sed s/192.168.100/192.168.77/ >/tmp/rules && \
          nft delete table ip kvmnet-default && nft -f /tmp/rules",
@@ -165,7 +166,7 @@ fn a_table_without_a_bridge_does_no_harm() {
     ok(&host, "natdown", "vnet0");
     host.ok("nft -f /tmp/rules");
     ok(&host, "natup", "vnet0");
-    let wanted = plan::nat_table(&config::default_nat()).to_string();
+    let wanted = plan::table_of(&config::default_nat()).unwrap().to_string();
     assert_eq!(host.nft("ip", "kvmnet-default"), Some(wanted));
     ok(&host, "natdown", "vnet0");
     host.ok("nft -f /tmp/rules");
@@ -193,9 +194,9 @@ fn the_old_scripts_bridge_is_used_and_stays() {
     host.ok("
         ip link add br0 type bridge && ip addr add 192.168.100.1/24 dev br0
         ip link set br0 address 52:54:00:00:00:07 up
-        ip link add old0 type veth peer name old1 && ip link set old1 up
-        ip link set old0 master br0 up
     ");
+    let _old = host.tap("old0");
+    host.ok("ip link set old0 master br0 up");
     let before = host.foreign();
     ok(&host, "natup", "vnet0");
     assert_eq!(host.ports("br0"), ["old0", "vnet0"]);
@@ -351,7 +352,7 @@ fn the_log_says_what_was_done_and_where_to_look() {
     assert_eq!(
         said,
         [
-            "vnet0: attached to br0; built network default, its rules: \
+            "vnet0: attached to br0; built nat network default, its rules: \
              nft list table ip kvmnet-default",
             "vnet0: attached to br0",
             "vnet0: released from br0; took down network default, which nobody used",
@@ -360,4 +361,76 @@ fn the_log_says_what_was_done_and_where_to_look() {
     );
     let output = host.sh("KVMNET_LOG=debug /usr/libexec/kvmnet-natup vnet0");
     assert!(output.stderr.contains("DEBUG: make table ip kvmnet-default\n"), "{output:?}");
+}
+
+/// Somebody names the bridge for people. It is no less ours, and nobody loses the rules.
+#[test]
+fn an_alias_of_the_administrators_changes_nothing() {
+    let host = Host::bare();
+    let (_tap0, _tap1) = (host.tap("vnet0"), host.tap("vnet1"));
+    ok(&host, "natup", "vnet0");
+    host.ok("ip link set br0 alias 'VM net'");
+    ok(&host, "natup", "vnet1");
+    assert_eq!(host.link("br0").unwrap()["ifalias"], "VM net");
+    ok(&host, "natdown", "vnet0");
+    assert!(host.nft("ip", "kvmnet-default").is_some());
+    ok(&host, "natdown", "vnet1");
+    assert!(host.link("br0").is_none() && host.nft_tables().is_empty());
+}
+
+/// The tap of libvirt's `<interface type='ethernet'>` is up, and has an address, before the script
+/// runs.
+#[test]
+fn a_tap_that_is_up_loses_its_ipv6_address() {
+    let host = Host::bare();
+    let _tap = host.tap("vnet0");
+    host.ok("ip link set vnet0 up");
+    let address = "ip -6 -o addr show dev vnet0 scope link | grep -v tentative";
+    host.ok(&format!("for n in $(seq 50); do {address} && exit; sleep 0.1; done; exit 1"));
+    ok(&host, "natup", "vnet0");
+    assert_eq!(host.ok("ip -6 -o addr show dev vnet0"), "");
+    assert_eq!(host.ports("br0"), ["vnet0"]);
+}
+
+/// The address isn't everything: this bridge is the LAN.
+#[test]
+fn a_bridge_with_the_networks_address_and_a_nic_is_not_the_old_scripts() {
+    let host = Host::new();
+    let _tap = host.tap("vnet0");
+    host.ok("
+        ip link add br0 type bridge && ip addr add 192.168.100.1/24 dev br0 && ip link set br0 up
+        ip link set eno1 master br0
+    ");
+    let output = host.helper("natup", &["vnet0"]);
+    assert!(output.stderr.contains("br0: is not kvmnet's and has the port eno1, which is no tap"));
+    assert_eq!(host.ports("br0"), ["eno1"]);
+}
+
+#[test]
+fn a_bridge_that_was_renamed_is_named() {
+    let host = Host::bare();
+    let (_tap0, _tap1) = (host.tap("vnet0"), host.tap("vnet1"));
+    ok(&host, "natup", "vnet0");
+    host.ok("ip link set br0 down && ip link set br0 name natx && ip link set natx up");
+    let output = host.helper("natup", &["vnet1"]);
+    assert_eq!(
+        output.stderr,
+        "kvmnet-natup: default: runs on the bridge natx, not on br0; rename it: ip link set natx \
+         name br0, or stop the guests of network default first\n"
+    );
+    // Its last guest takes it down by whatever name.
+    ok(&host, "natdown", "vnet0");
+    assert!(host.link("natx").is_none() && host.nft_tables().is_empty());
+}
+
+/// A network namespace that never had a route has no routing table either.
+#[test]
+fn a_host_that_never_had_a_route() {
+    let host = Host::bare();
+    let script = "ip tuntap add vnet0 mode tap && /usr/libexec/kvmnet-ifup vnet0";
+    let output = host.sh(&format!("unshare --net sh -c '{script}'"));
+    assert!(output.stderr.contains("br0: there is no such bridge, and no default route"));
+    let script = "ip tuntap add vnet0 mode tap && /usr/libexec/kvmnet-natup vnet0";
+    let output = host.sh(&format!("unshare --net sh -c '{script}'"));
+    assert!(output.success(), "{output:?}");
 }

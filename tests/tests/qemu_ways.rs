@@ -196,7 +196,7 @@ fn a_start_that_fails_later_leaves_nothing() {
     let mut guest = Guest::spawn(&host, spec);
     assert_eq!(guest.wait(SOON), 1, "{}", guest.report());
     assert!(guest.stderr().contains("/nonexistent"), "{}", guest.stderr());
-    assert_eq!(logged(&host, "vnet0: attached to br0; built network default"), 1);
+    assert_eq!(logged(&host, "vnet0: attached to br0; built nat network default"), 1);
     host.assert_no_network();
     assert_same(&before, &host.foreign_to_kvmnet(&[]));
 }
@@ -212,7 +212,8 @@ fn a_script_that_refuses_ends_qemu_and_changes_nothing() {
     let mut guest = Guest::spawn(&host, GuestSpec::new("refused").nat("vnet0"));
     assert_eq!(guest.wait(SOON), 1, "{}", guest.report());
     let ours = "kvmnet-natup: br0: is not kvmnet's and carries 10.0.0.11/24; use kvmnet-ifup for a \
-                guest on this bridge, or rename the bridge to leave its name to network default\n";
+                guest on this bridge, or give network default another: bridge = \"NAME\" in \
+                /etc/kvmnet/default.toml\n";
     let stderr = guest.stderr();
     assert!(stderr.starts_with(ours), "{stderr}");
     // The other line is QEMU's.

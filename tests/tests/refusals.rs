@@ -161,7 +161,8 @@ fn the_administrators_bridge_where_nat_is_meant() {
     let with = |addresses: &str| {
         format!(
             "br0: is not kvmnet's and carries {addresses}; use kvmnet-ifup for a guest on this \
-             bridge, or rename the bridge to leave its name to network default"
+             bridge, or give network default another: bridge = \"NAME\" in \
+             /etc/kvmnet/default.toml"
         )
     };
     refused(&host, "natup", &["vnet0"], &with("no IPv4 address"));
@@ -180,7 +181,7 @@ fn a_subnet_that_the_host_uses_elsewhere() {
     let wanted = |route: &str| {
         format!(
             "192.168.100.0/24: network default needs this subnet, but the host has a route to \
-             {route}; free it: ip route show table all root 192.168.100.0/24"
+             {route}; choose another: address = \"ADDRESS/LENGTH\" in /etc/kvmnet/default.toml"
         )
     };
     for (make, undo, route) in [
