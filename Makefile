@@ -18,7 +18,8 @@ CARGO_OUT  := $(or $(CARGO_TARGET_DIR),target)
 RELEASE    := $(CARGO_OUT)/$(TARGET)/release
 # What the tests and the demo run: an installed tree, at its real paths.
 STAGE      := target/stage
-MAN_PAGES  := $(wildcard docs/man/*.8)
+MAN_PAGES  := $(wildcard docs/man/*.[58])
+SOURCES    := $(shell find crates -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock
 
 .DEFAULT_GOAL := build
 .PHONY: help build test demo lint install uninstall clean require-cargo binaries setup
@@ -48,21 +49,26 @@ build: binaries
 	@rm -rf $(STAGE)
 	@$(MAKE) --no-print-directory -s install-files DESTDIR=$(STAGE) PREFIX=/usr LIBEXECDIR=/usr/libexec MANDIR=/usr/share/man
 
-install: $(if $(wildcard $(RELEASE)/qemu-natup),,binaries) install-files
+# Root may have no cargo: what is built and up to date is installed as it is.
+install: $(RELEASE)/qemu-natup install-files
+
+$(RELEASE)/qemu-natup: $(SOURCES)
+	@$(MAKE) --no-print-directory binaries
+	@touch $@
 
 .PHONY: install-files
 install-files:
-	$(INSTALL) -d '$(DESTDIR)$(LIBEXECDIR)' '$(DESTDIR)$(MANDIR)/man8'
+	$(INSTALL) -d '$(DESTDIR)$(LIBEXECDIR)' '$(DESTDIR)$(MANDIR)/man5' '$(DESTDIR)$(MANDIR)/man8'
 	for helper in $(HELPERS); do \
 	    $(INSTALL) -m 755 $(RELEASE)/qemu-$$helper '$(DESTDIR)$(LIBEXECDIR)'/kvmnet-$$helper || exit 1; \
 	done
 	for page in $(MAN_PAGES); do \
-	    $(INSTALL) -m 644 $$page '$(DESTDIR)$(MANDIR)/man8/' || exit 1; \
+	    $(INSTALL) -m 644 $$page '$(DESTDIR)$(MANDIR)'/man$${page##*.}/ || exit 1; \
 	done
 
 uninstall:
 	rm -f $(foreach helper,$(HELPERS),'$(DESTDIR)$(LIBEXECDIR)/kvmnet-$(helper)')
-	rm -f $(foreach page,$(notdir $(MAN_PAGES)),'$(DESTDIR)$(MANDIR)/man8/$(page)')
+	rm -f $(foreach page,$(notdir $(MAN_PAGES)),'$(DESTDIR)$(MANDIR)/man$(lastword $(subst ., ,$(page)))/$(page)')
 
 setup:
 	@tests/setup
