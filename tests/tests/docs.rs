@@ -4,13 +4,14 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use kvmnet_core::model::{InterfaceName, ManagedNetwork, Mode, NetworkName};
 use kvmnet_core::{config, plan};
 use kvmnet_tests::HELPERS;
 
 const UP: &[&str] = &["kvmnet-ifup", "kvmnet-natup"];
 const DOWN: &[&str] = &["kvmnet-ifdown", "kvmnet-natdown"];
 const NATUP: &[&str] = &["kvmnet-natup"];
-/// The manual of the network files, which every helper may read.
+/// The manual of the network files: what any helper may say of them, and of networks that have one.
 const NETWORK_FILES: &[&str] = &["kvmnet-network"];
 
 /// All that have a manual with DIAGNOSTICS.
@@ -22,17 +23,18 @@ fn manuals() -> impl Iterator<Item = &'static str> {
 const SOURCES: [&str; 6] =
     ["error", "lock", "config/error", "plan/refusal", "kernel/error", "model/name"];
 
-const DOCUMENTS: [&str; 7] = [
+const DOCUMENTS: [&str; 8] = [
     "README.md",
     "CHANGELOG.md",
     "docs/design.md",
+    "docs/networks.md",
     "docs/nat.md",
     "docs/routed.md",
     "docs/isolated.md",
     "docs/bridged.md",
 ];
 
-/// Which programs can print a text. A new one has to be entered here, and in their manual.
+/// In whose manual a text stands. A new one has to be entered here, and there.
 fn printed_by(variant: &str) -> &'static [&'static str] {
     match variant {
         "Error::Usage"
@@ -49,15 +51,17 @@ fn printed_by(variant: &str) -> &'static [&'static str] {
         variant if variant.starts_with("NameError::") => &HELPERS,
         variant if variant.starts_with("ConfigError::") => NETWORK_FILES,
         "Refusal::NoSuchInterface" | "Refusal::PortOfAnother" | "Refusal::NotABridge" => UP,
-        "Refusal::NoBridge" | "Refusal::NoSuchBridge" => &["kvmnet-ifup"],
-        "Refusal::BridgeOfAnother"
-        | "Refusal::ForeignBridge"
-        | "Refusal::SubnetInUse"
-        | "Refusal::LeadsElsewhere"
+        // Either program serves any mode, so these go with the files rather than with a program.
+        "Refusal::NoSuchBridge"
+        | "Refusal::BridgeOfAnother"
         | "Refusal::RunsElsewhere"
         | "Refusal::HasAnotherAddress"
         | "Refusal::CarriesAddress"
-        | "Refusal::ForwardingIsOff"
+        | "Refusal::ForwardingIsOff" => NETWORK_FILES,
+        "Refusal::NoBridge" => &["kvmnet-ifup"],
+        "Refusal::ForeignBridge"
+        | "Refusal::SubnetInUse"
+        | "Refusal::LeadsElsewhere"
         | "KernelError::Sysctl"
         | "KernelError::NoNftables" => NATUP,
         "Error::TakeDown" | "Refusal::MasterNotABridge" => DOWN,
@@ -105,6 +109,11 @@ impl Template {
     /// text may follow, and stands there as CAUSE.
     fn is(&self, entry: &str) -> bool {
         let entry = entry.strip_suffix(": CAUSE").unwrap_or(entry);
+        let has_words = |text: &str| text.contains(char::is_lowercase);
+        // One such as "FILE: PROBLEM" would fit them all.
+        if has_words(entry) && !self.parts.iter().any(|part| has_words(part)) {
+            return false;
+        }
         let (first, others) = self.parts.split_first().expect("there is always a part");
         let Some(mut rest) = entry.strip_prefix(first.as_str()) else {
             return false;
@@ -212,11 +221,7 @@ fn every_refusal_is_in_the_manual_of_the_program_that_prints_it() {
     let templates = templates();
     for program in manuals() {
         let entries = entries(program);
-        // "FILE: PROBLEM" says so little that it fits the entries of other manuals, too.
-        let is_vague = |template: &Template| template.variant.starts_with("ConfigError::");
-        let its_own =
-            |template: &&Template| NETWORK_FILES.contains(&program) || !is_vague(template);
-        for template in templates.iter().filter(its_own) {
+        for template in &templates {
             let documented = entries.iter().any(|entry| template.is(entry));
             assert_eq!(
                 documented,
@@ -249,14 +254,51 @@ fn remedies_and_problems_are_in_the_manual() {
     }
 }
 
+/// What can be wrong with a network file, as it stands behind the file's name.
+fn mistakes() -> Vec<Template> {
+    let code = ["file", "trust"].map(|name| source(&format!("config/{name}"))).concat();
+    let is_text = |text: &String| text.contains(' ') && text.contains(char::is_lowercase);
+    // An example; and what no document is, since TOML always is a table.
+    let is_said = |text: &String| !text.starts_with('[') && text != "is no TOML table";
+    let texts = literals(&code).into_iter().filter(is_text).filter(is_said);
+    let templates: Vec<_> = texts.map(|text| Template::new("mistake", &text)).collect();
+    assert!(templates.len() > 25, "the sources are not read as they should be: {templates:?}");
+    let has_words =
+        |template: &Template| template.parts.iter().any(|part| part.contains(char::is_lowercase));
+    templates.into_iter().filter(has_words).collect()
+}
+
+#[test]
+fn every_mistake_in_a_network_file_is_in_its_manual() {
+    let entries = entries("kvmnet-network");
+    for mistake in mistakes() {
+        let documented = entries.iter().any(|entry| mistake.is(entry));
+        assert!(documented, "DIAGNOSTICS of kvmnet-network.5 lack {mistake:?}");
+    }
+}
+
+#[test]
+fn every_key_of_a_network_file_is_in_its_manual() {
+    let page = read("docs/man/kvmnet-network.5");
+    let code = source("config/file");
+    let keys = code.split_once("const KEYS: &str = ").and_then(|(_, rest)| literal(rest));
+    let (keys, _) = keys.expect("file.rs lists its keys");
+    for key in keys.replace(" and ", ", ").split(", ") {
+        assert!(page.contains(&format!("\n.It Li {key} Ta ")), "the table lacks {key}");
+        assert!(page.contains(&format!("\n.It Li {key}\n")), "the list lacks {key}");
+    }
+}
+
 /// What was removed from the code goes from the manual.
 #[test]
 fn the_manual_has_no_refusal_that_the_code_has_not() {
     let templates = templates();
-    let fillings = fillings();
+    let (fillings, mistakes) = (fillings(), mistakes());
     for program in manuals() {
         for entry in entries(program) {
+            let is_mistake = || mistakes.iter().any(|mistake| mistake.is(&entry));
             let known = fillings.contains(&entry)
+                || NETWORK_FILES.contains(&program) && is_mistake()
                 || templates.iter().any(|template| {
                     printed_by(&template.variant).contains(&program) && template.is(&entry)
                 });
@@ -278,6 +320,22 @@ fn the_rules_are_those_that_are_installed() {
         count += 1;
     }
     assert!(count > 10, "the table is not read as it should be:\n{table}");
+}
+
+/// The examples of the other modes, as their pages have them.
+#[test]
+fn the_rules_of_each_mode_are_those_that_are_installed() {
+    let address = "10.77.0.1/24".parse().expect("it is one");
+    for (document, name, mode) in [
+        ("docs/routed.md", "dmz", Mode::Routed(address)),
+        ("docs/isolated.md", "cell", Mode::Isolated),
+    ] {
+        let network = NetworkName::parse(name).expect("it is valid");
+        let bridge = InterfaceName::parse(name.as_ref()).expect("it is valid");
+        let network = ManagedNetwork::new(network, bridge, mode);
+        let table = plan::table_of(&network).expect("it has rules").to_string();
+        assert!(read(document).contains(&table), "{document} lacks:\n{table}");
+    }
 }
 
 #[test]
