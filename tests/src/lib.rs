@@ -19,6 +19,7 @@ mod servers;
 mod spec;
 mod stage;
 mod syslog;
+mod talk;
 mod tap;
 mod tap_machine;
 
@@ -31,5 +32,6 @@ pub use process::{Output, Process, wait_until};
 pub use servers::{TcpServer, UdpServer};
 pub use spec::GuestSpec;
 pub use stage::{HELPERS, require_root};
+pub use talk::seen;
 pub use tap::Tap;
 pub use tap_machine::TapMachine;

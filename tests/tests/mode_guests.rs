@@ -1,11 +1,11 @@
 //! Real guests on networks of every mode, and whom they reach.
 
-use std::net::{SocketAddr, UdpSocket};
+use std::net::UdpSocket;
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use kvmnet_tests::{
-    Guest, GuestSpec, Host, Netns, PacketSocket, assert_same, boot_all, wait_until,
+    Guest, GuestSpec, Host, Netns, PacketSocket, assert_same, boot_all, seen, wait_until,
 };
 
 const SOON: Duration = Duration::from_secs(10);
@@ -38,24 +38,6 @@ fn serve(guest: &mut Guest<'_>) {
     guest.ok(&format!("talk serve {PORT} >/dev/null 2>&1 &"));
     let serves = || guest.sh(&format!("echo x | nc -w 1 127.0.0.1 {PORT}")).success();
     assert!(wait_until(SOON, serves));
-}
-
-/// Whom the answering side saw: it says so in the first line, then repeats what it was told.
-#[track_caller]
-fn seen(answer: &str) -> SocketAddr {
-    let (peer, rest) = answer.split_once('\n').unwrap_or_default();
-    assert_eq!(rest.trim_end(), "hello", "{answer:?}");
-    peer.parse().unwrap_or_else(|_| panic!("no address: {answer:?}"))
-}
-
-#[track_caller]
-fn tcp(guest: &mut Guest<'_>, to: &str, port: u16) -> String {
-    seen(&guest.ok(&format!("echo hello | nc -w 5 {to} {port}"))).ip().to_string()
-}
-
-#[track_caller]
-fn udp(guest: &mut Guest<'_>, to: &str, port: u16) -> String {
-    seen(&guest.ok(&format!("talk udp 0 {to}:{port} hello"))).ip().to_string()
 }
 
 /// Everything by which the host could hear a guest on an isolated network.
@@ -126,8 +108,8 @@ fn isolated_guests_reach_each_other_and_no_frame_reaches_the_host() {
     let [a, b] = &mut guests[..] else { unreachable!() };
     for (from, own, to) in [(&mut *a, anna, bert), (&mut *b, bert, anna)] {
         from.ok(&format!("ping -c1 -W2 {to}"));
-        assert_eq!(tcp(from, to, PORT), own);
-        assert_eq!(udp(from, to, PORT), own);
+        assert_eq!(from.tcp(to, PORT).ip().to_string(), own);
+        assert_eq!(from.udp(to, PORT).ip().to_string(), own);
     }
     assert!(b.sh("ip -6 addr show dev eth0 | grep fe80").success(), "the guests have IPv6");
 
@@ -247,8 +229,8 @@ fn outside_and_a_routed_guest_see_each_others_own_addresses() {
     let _servers = (host.outside_tcp_server(7002), host.outside_udp_server(7002));
     for at in [2, 3] {
         let (own, guest) = (ADDRESSES[at].0, &mut guests[at]);
-        assert_eq!(tcp(guest, OUTSIDE, 7002), own);
-        assert_eq!(udp(guest, OUTSIDE_UDP, 7002), own);
+        assert_eq!(guest.tcp(OUTSIDE, 7002).ip().to_string(), own);
+        assert_eq!(guest.udp(OUTSIDE_UDP, 7002).ip().to_string(), own);
         let capture = host.outside_tcpdump("lan0", "icmp[icmptype] == icmp-echo");
         guest.ok(&format!("ping -c1 -W2 {OUTSIDE}"));
         let packet = capture.output(SOON).stdout;
@@ -274,8 +256,8 @@ fn outside_sees_the_host_for_guests_of_every_nat_network_and_reaches_none() {
     let _servers = (host.outside_tcp_server(7003), host.outside_udp_server(7003));
     for at in [0, 1] {
         let (own, guest) = (ADDRESSES[at].0, &mut guests[at]);
-        assert_eq!(tcp(guest, OUTSIDE, 7003), "10.0.0.11");
-        assert_eq!(udp(guest, OUTSIDE_UDP, 7003), "10.0.0.11");
+        assert_eq!(guest.tcp(OUTSIDE, 7003).ip().to_string(), "10.0.0.11");
+        assert_eq!(guest.udp(OUTSIDE_UDP, 7003).ip().to_string(), "10.0.0.11");
         guest.ok(&format!("ping -c1 -W2 {OUTSIDE}"));
         let to_guest = format!("{own}:{PORT}");
         assert!(host.outside().tcp_connect(&to_guest, "hello", SILENCE).is_err());
@@ -367,8 +349,8 @@ fn a_guest_on_the_administrators_bridge_by_file() {
     assert_eq!(host.link("vnet0").unwrap()["mtu"], 9000);
     assert_same(&before, &host.foreign().without_link("vnet0"));
     let _servers = (host.outside_tcp_server(7001), host.outside_udp_server(7001));
-    assert_eq!(tcp(&mut guest, OUTSIDE, 7001), "10.0.0.20");
-    assert_eq!(udp(&mut guest, OUTSIDE_UDP, 7001), "10.0.0.20");
+    assert_eq!(guest.tcp(OUTSIDE, 7001).ip().to_string(), "10.0.0.20");
+    assert_eq!(guest.udp(OUTSIDE_UDP, 7001).ip().to_string(), "10.0.0.20");
     serve(&mut guest);
     let to_guest = format!("10.0.0.20:{PORT}");
     let answer = host.outside().tcp_connect(&to_guest, "hello", SOON).expect("the guest answers");

@@ -1,10 +1,9 @@
 //! Two real guests on the default network, and whom they reach. All tests here share one boot.
 
-use std::net::SocketAddr;
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use kvmnet_tests::{Guest, GuestSpec, Host, boot_all, wait_until};
+use kvmnet_tests::{Guest, GuestSpec, Host, boot_all, seen, wait_until};
 
 const SOON: Duration = Duration::from_secs(10);
 /// How long nothing must come: a hundred times what comes takes.
@@ -54,31 +53,13 @@ fn boot() -> Network {
     Network { host, anna, bert }
 }
 
-/// Whom the answering side saw: it says so in the first line, then repeats what it was told.
-#[track_caller]
-fn seen(answer: &str) -> SocketAddr {
-    let (peer, rest) = answer.split_once('\n').unwrap_or_default();
-    assert_eq!(rest.trim_end(), "hello", "{answer:?}");
-    peer.parse().unwrap_or_else(|_| panic!("no address: {answer:?}"))
-}
-
-#[track_caller]
-fn tcp(guest: &mut Guest<'_>, to: &str, port: u16) -> SocketAddr {
-    seen(&guest.ok(&format!("echo hello | nc -w 5 {to} {port}")))
-}
-
-#[track_caller]
-fn udp(guest: &mut Guest<'_>, to: &str, port: u16) -> SocketAddr {
-    seen(&guest.ok(&format!("talk udp 0 {to}:{port} hello")))
-}
-
 #[test]
 fn guests_reach_each_other() {
     let Network { anna, bert, .. } = &mut *network();
     for (from, own, to) in [(&mut *anna, ANNA, BERT), (&mut *bert, BERT, ANNA)] {
         from.ok(&format!("ping -c1 -W2 {to}"));
-        assert_eq!(tcp(from, to, PORT).ip().to_string(), own);
-        assert_eq!(udp(from, to, PORT).ip().to_string(), own);
+        assert_eq!(from.tcp(to, PORT).ip().to_string(), own);
+        assert_eq!(from.udp(to, PORT).ip().to_string(), own);
     }
 }
 
@@ -87,8 +68,8 @@ fn guests_and_the_gateway_reach_each_other() {
     let Network { host, anna, .. } = &mut *network();
     let _servers = (host.net().tcp_server(7001), host.net().udp_server(7001));
     anna.ok(&format!("ping -c1 -W2 {GATEWAY}"));
-    assert_eq!(tcp(anna, GATEWAY, 7001).ip().to_string(), ANNA);
-    assert_eq!(udp(anna, GATEWAY, 7001).ip().to_string(), ANNA);
+    assert_eq!(anna.tcp(GATEWAY, 7001).ip().to_string(), ANNA);
+    assert_eq!(anna.udp(GATEWAY, 7001).ip().to_string(), ANNA);
     let guest = format!("{ANNA}:{PORT}");
     let answers = [
         host.net().tcp_connect(&guest, "hello", SOON),
@@ -104,8 +85,8 @@ fn outside_sees_the_host_and_no_guest() {
     let Network { host, anna, bert } = &mut *network();
     let _servers = (host.outside_tcp_server(7002), host.outside_udp_server(7002));
     for guest in [&mut *anna, bert] {
-        assert_eq!(tcp(guest, OUTSIDE, 7002).ip().to_string(), "10.0.0.11");
-        assert_eq!(udp(guest, OUTSIDE_UDP, 7002).ip().to_string(), "10.0.0.11");
+        assert_eq!(guest.tcp(OUTSIDE, 7002).ip().to_string(), "10.0.0.11");
+        assert_eq!(guest.udp(OUTSIDE_UDP, 7002).ip().to_string(), "10.0.0.11");
     }
     let capture = host.outside_tcpdump("lan0", "icmp[icmptype] == icmp-echo");
     anna.ok(&format!("ping -c1 -W2 {OUTSIDE}"));

@@ -77,32 +77,22 @@ impl Reader<'_> {
         let taps = self.taps(table)?;
         self.refuse_unknown(table)?;
         let word = mode.as_ref().map_or("nat", |mode| mode.value.as_ref());
-        let absent = |key: &str, span: Option<Span>| match span {
-            Some(span) => {
-                let problem =
-                    format!("{key} means nothing to a network of mode {word}; take it out");
-                Err(self.error(span, problem))
-            }
-            None => Ok(()),
-        };
-        let span = |found: &Option<Found<_>>| found.as_ref().map(|found| found.span);
-        let network = match word {
+        let mode = match word {
             "nat" | "routed" => {
                 let address = self.required(address, mode.as_ref().map(|mode| mode.span), word)?;
-                let mode = if word == "nat" { Mode::Nat(address) } else { Mode::Routed(address) };
-                self.managed(name, bridge, mode)
+                Some(if word == "nat" { Mode::Nat(address) } else { Mode::Routed(address) })
             }
             "isolated" => {
-                absent("address", span(&address))?;
-                absent("forwarding", forwarding.as_ref().map(|found| found.span))?;
-                self.managed(name, bridge, Mode::Isolated)
+                self.absent("address", &address, word)?;
+                self.absent("forwarding", &forwarding, word)?;
+                Some(Mode::Isolated)
             }
             "bridged" => {
-                absent("address", span(&address))?;
-                absent("mtu", mtu.as_ref().map(|found| found.span))?;
-                absent("firewall", firewall.as_ref().map(|found| found.span))?;
-                absent("forwarding", forwarding.as_ref().map(|found| found.span))?;
-                Network::Bridged(BridgedNetwork { bridge, or_default_route: false })
+                self.absent("address", &address, word)?;
+                self.absent("mtu", &mtu, word)?;
+                self.absent("firewall", &firewall, word)?;
+                self.absent("forwarding", &forwarding, word)?;
+                None
             }
             other => {
                 let problem = format!(
@@ -111,20 +101,35 @@ impl Reader<'_> {
                 return Err(self.error(mode.map_or(Span::default(), |mode| mode.span), problem));
             }
         };
-        let network = match network {
-            Network::Managed(managed) => Network::Managed(ManagedNetwork {
+        let network = match mode {
+            Some(mode) => Network::Managed(ManagedNetwork {
+                name: name.clone(),
+                bridge,
+                mode,
                 mtu: mtu.map(|found| found.value),
                 firewall: firewall.map_or_else(Firewall::default, |found| found.value),
                 forwarding: forwarding.map_or_else(Forwarding::default, |found| found.value),
-                ..managed
             }),
-            bridged => bridged,
+            None => Network::Bridged(BridgedNetwork { bridge, or_default_route: false }),
         };
         Ok(NetworkFile { network, taps })
     }
 
-    fn managed(&self, name: &NetworkName, bridge: InterfaceName, mode: Mode) -> Network {
-        Network::Managed(ManagedNetwork::new(name.clone(), bridge, mode))
+    /// A key that a network of this mode has no use for.
+    fn absent<T>(
+        &self,
+        key: &str,
+        found: &Option<Found<T>>,
+        word: &str,
+    ) -> Result<(), ConfigError> {
+        match found {
+            None => Ok(()),
+            Some(found) => {
+                let problem =
+                    format!("{key} means nothing to a network of mode {word}; take it out");
+                Err(self.error(found.span, problem))
+            }
+        }
     }
 
     fn required(

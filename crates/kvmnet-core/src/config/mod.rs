@@ -10,8 +10,8 @@ mod file;
 mod tests;
 mod trust;
 
-use std::ffi::{OsStr, OsString};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::ffi::OsStr;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
 use wildmatch::WildMatch;
@@ -175,20 +175,16 @@ fn files(directory: &Path) -> Result<Vec<PathBuf>, ConfigError> {
         return Ok(Vec::new());
     };
     let read = |source| ConfigError::Read { path: directory.to_owned(), source };
-    let opened = OwnedFd::from(opened);
     // What was checked is read, whatever has become of the path since.
     let entries =
         std::fs::read_dir(format!("/proc/self/fd/{}", opened.as_raw_fd())).map_err(read)?;
-    let mut names: Vec<OsString> = Vec::new();
+    let mut paths = Vec::new();
     for entry in entries {
-        names.push(entry.map_err(read)?.file_name());
+        let path = directory.join(entry.map_err(read)?.file_name());
+        if path.extension() == Some(OsStr::new(ENDING)) && !is_hidden(&path) {
+            paths.push(path);
+        }
     }
-    let mut paths: Vec<PathBuf> = names
-        .iter()
-        .map(|name| directory.join(name))
-        .filter(|path| path.extension() == Some(OsStr::new(ENDING)))
-        .filter(|path| !is_hidden(path))
-        .collect();
     paths.sort_unstable();
     Ok(paths)
 }

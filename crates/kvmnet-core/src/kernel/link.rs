@@ -103,6 +103,12 @@ pub(super) fn lookup<const N: usize>(
     Ok(links)
 }
 
+/// Looks up one link.
+pub(super) fn one(socket: &mut Socket, which: Which<'_>) -> Result<Option<Link>, KernelError> {
+    let [link] = lookup(socket, [which])?;
+    Ok(link)
+}
+
 /// All links of a kind.
 pub(super) fn all_of_kind(socket: &mut Socket, kind: &str) -> Result<Vec<Link>, KernelError> {
     let info = nested(Ifla::Linkinfo, vec![attribute(IflaInfo::Kind, kind)]);

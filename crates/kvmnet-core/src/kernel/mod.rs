@@ -1,6 +1,7 @@
 //! The seam to the kernel: it looks and does what it is told, and knows no policy.
 
 mod address;
+mod answer;
 mod attributes;
 mod error;
 mod link;

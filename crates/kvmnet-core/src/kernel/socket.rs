@@ -14,17 +14,13 @@ use neli::{Size, ToBytes};
 use nix::errno::Errno;
 
 use super::KernelError;
-use super::attributes::{Attributes, aligned, read_i32, read_string, read_u16, read_u32};
+use super::answer::{Messages, Outcome};
 
 /// The kernel never sends more in one answer than its reader takes, up to 32 KiB
 /// (`netlink_dump`, `net/netlink/af_netlink.c`).
 const BUFFER: usize = 32 * 1024;
 /// How often a question is put before it counts as unanswerable.
 const ATTEMPTS: usize = 16;
-/// `sizeof(struct nlmsghdr)`.
-const HEADER: usize = 16;
-/// The kernel's words about an error (`linux/netlink.h`).
-const NLMSGERR_ATTR_MSG: u16 = 1;
 
 /// Messages that go out in one `sendmsg`, and what each is for. Made by [`Socket::batch`].
 pub(super) struct Batch {
@@ -270,142 +266,4 @@ fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
 
 fn bad_answer(what: String, problem: &'static str) -> KernelError {
     KernelError::Answer { what, problem }
-}
-
-/// The messages of one answer (`struct nlmsghdr`). Iteration ends at the first that doesn't fit.
-struct Messages<'a>(&'a [u8]);
-
-struct Message<'a> {
-    kind: u16,
-    flags: u16,
-    sequence: u32,
-    payload: &'a [u8],
-}
-
-enum Outcome<'a> {
-    Object(&'a [u8]),
-    Done,
-    Failed(Errno, Option<String>),
-}
-
-impl<'a> Iterator for Messages<'a> {
-    type Item = Message<'a>;
-
-    fn next(&mut self) -> Option<Message<'a>> {
-        let length = read_u32(self.0)? as usize;
-        let payload = self.0.get(HEADER..length)?;
-        let message = Message {
-            kind: read_u16(self.0.get(4..)?)?,
-            flags: read_u16(self.0.get(6..)?)?,
-            sequence: read_u32(self.0.get(8..)?)?,
-            payload,
-        };
-        self.0 = self.0.get(aligned(length)..).unwrap_or_default();
-        Some(message)
-    }
-}
-
-impl<'a> Message<'a> {
-    fn outcome(&self) -> Outcome<'a> {
-        match libc::c_int::from(self.kind) {
-            libc::NLMSG_ERROR | libc::NLMSG_DONE => match read_i32(self.payload) {
-                Some(code) if code < 0 => {
-                    Outcome::Failed(Errno::from_raw(code.wrapping_neg()), self.text())
-                }
-                _ => Outcome::Done,
-            },
-            _ => Outcome::Object(self.payload),
-        }
-    }
-
-    /// The kernel's words about an error, behind the request that it quotes whole or in part.
-    fn text(&self) -> Option<String> {
-        if self.flags & NlmF::ACK_TLVS.bits() == 0 {
-            return None;
-        }
-        let quoted = match libc::c_int::from(self.kind) {
-            libc::NLMSG_DONE => 0,
-            _ if self.flags & NlmF::CAPPED.bits() != 0 => HEADER,
-            _ => aligned(read_u32(self.payload.get(4..)?)? as usize),
-        };
-        let attributes = Attributes(self.payload.get(4 + quoted..)?);
-        attributes.find(NLMSGERR_ATTR_MSG).map(read_string)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn message(kind: i32, flags: NlmF, sequence: u32, payload: &[u8]) -> Vec<u8> {
-        let mut bytes = ((HEADER + payload.len()) as u32).to_ne_bytes().to_vec();
-        bytes.extend((kind as u16).to_ne_bytes());
-        bytes.extend(flags.bits().to_ne_bytes());
-        bytes.extend(sequence.to_ne_bytes());
-        bytes.extend([0; 4]);
-        bytes.extend(payload);
-        bytes.resize(aligned(bytes.len()), 0);
-        bytes
-    }
-
-    fn only(bytes: &[u8]) -> Message<'_> {
-        let mut messages = Messages(bytes);
-        let message = messages.next().unwrap();
-        assert!(messages.next().is_none());
-        message
-    }
-
-    #[test]
-    fn an_error_carries_number_and_words() {
-        let quoted = message(16, NlmF::REQUEST, 9, b"12345678");
-        let mut payload = (-16i32).to_ne_bytes().to_vec();
-        payload.extend(&quoted);
-        payload.extend([12, 0, 1, 0]);
-        payload.extend(b"no way\0\0");
-        let bytes = message(libc::NLMSG_ERROR, NlmF::ACK_TLVS, 9, &payload);
-        let Outcome::Failed(errno, text) = only(&bytes).outcome() else {
-            panic!("no failure");
-        };
-        assert_eq!((errno, text.as_deref()), (Errno::EBUSY, Some("no way")));
-    }
-
-    /// neli's own parser fails on this one.
-    #[test]
-    fn a_success_may_carry_words_too() {
-        let mut payload = 0i32.to_ne_bytes().to_vec();
-        payload.extend(message(16, NlmF::REQUEST, 9, b""));
-        payload.extend([12, 0, 1, 0]);
-        payload.extend(b"warning\0");
-        let flags = NlmF::ACK_TLVS | NlmF::CAPPED;
-        let bytes = message(libc::NLMSG_ERROR, flags, 9, &payload);
-        assert!(matches!(only(&bytes).outcome(), Outcome::Done));
-    }
-
-    #[test]
-    fn a_dump_can_end_in_an_error() {
-        let bytes = message(libc::NLMSG_DONE, NlmF::MULTI, 1, &(-12i32).to_ne_bytes());
-        assert!(matches!(only(&bytes).outcome(), Outcome::Failed(Errno::ENOMEM, None)));
-        let bytes = message(libc::NLMSG_DONE, NlmF::MULTI, 1, &0i32.to_ne_bytes());
-        assert!(matches!(only(&bytes).outcome(), Outcome::Done));
-        let bytes = message(libc::NLMSG_DONE, NlmF::MULTI, 1, &[]);
-        assert!(matches!(only(&bytes).outcome(), Outcome::Done));
-    }
-
-    #[test]
-    fn garbage_ends_the_answer() {
-        let whole = message(16, NlmF::empty(), 1, &[0; 32]);
-        for cut in 0..whole.len() {
-            assert_eq!(Messages(&whole[..cut]).count(), 0, "{cut}");
-        }
-        for length in [0u32, 1, 15, 17, 4000, u32::MAX] {
-            let mut lying = whole.clone();
-            lying[..4].copy_from_slice(&length.to_ne_bytes());
-            let found: Vec<_> = Messages(&lying).map(|m| m.payload.len()).collect();
-            assert!(found.iter().all(|&n| n <= 32), "{length}: {found:?}");
-        }
-        let mut least = (i32::MIN).to_ne_bytes().to_vec();
-        least.extend([0xff; 40]);
-        let bytes = message(libc::NLMSG_ERROR, NlmF::ACK_TLVS, 1, &least);
-        assert!(matches!(only(&bytes).outcome(), Outcome::Failed(_, None)));
-    }
 }

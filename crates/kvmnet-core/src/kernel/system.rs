@@ -57,20 +57,22 @@ impl System {
         }
     }
 
+    /// The link with that index, where one is given.
+    fn link_at(&mut self, index: Option<u32>) -> Result<Option<Link>, KernelError> {
+        match index {
+            Some(index) => link::one(&mut self.route, Which::Index(index)),
+            None => Ok(None),
+        }
+    }
+
     fn tap_view(&mut self, link: Option<Link>) -> Result<TapView, KernelError> {
-        let master = match link.as_ref().and_then(|link| link.master) {
-            Some(index) => {
-                let [master] = link::lookup(&mut self.route, [Which::Index(index)])?;
-                master.map(|master| master.name)
-            }
-            None => None,
-        };
-        Ok(TapView { link, master })
+        let master = self.link_at(link.as_ref().and_then(|link| link.master))?;
+        Ok(TapView { link, master: master.map(|master| master.name) })
     }
 
     fn default_route_bridge(&mut self) -> Result<Option<Link>, KernelError> {
         for index in route::default_interfaces(&mut self.route)? {
-            let [found] = link::lookup(&mut self.route, [Which::Index(index)])?;
+            let found = link::one(&mut self.route, Which::Index(index))?;
             let bridge = found.filter(|link| matches!(link.kind, LinkKind::Bridge { .. }));
             if bridge.is_some() {
                 return Ok(bridge);
@@ -94,13 +96,7 @@ impl System {
         else {
             return Ok(None);
         };
-        let link = match route.interface {
-            Some(index) => {
-                let [link] = link::lookup(&mut self.route, [Which::Index(index)])?;
-                link
-            }
-            None => None,
-        };
+        let link = self.link_at(route.interface)?;
         Ok(Some(Route { destination: route.destination, interface: link.map(|link| link.name) }))
     }
 
@@ -120,8 +116,7 @@ impl System {
         let start = u32::from_be_bytes([0, hash[3], hash[4], hash[5]]) % INDEXES;
         for offset in 0..INDEXES {
             let index = FIRST_INDEX + (start + offset) % INDEXES;
-            let [taken] = link::lookup(&mut self.route, [Which::Index(index)])?;
-            if taken.is_none() {
+            if link::one(&mut self.route, Which::Index(index))?.is_none() {
                 return Ok(index);
             }
         }
@@ -165,7 +160,7 @@ impl System {
         if !global && network.forwarding == Forwarding::Interfaces {
             let mut names = vec![network.bridge.clone()];
             for index in route::default_interfaces(&mut self.route)? {
-                let [link] = link::lookup(&mut self.route, [Which::Index(index)])?;
+                let link = link::one(&mut self.route, Which::Index(index))?;
                 let name = link.and_then(|link| InterfaceName::parse(link.name.as_ref()).ok());
                 names.extend(name.filter(|name| *name != network.bridge));
             }
@@ -213,8 +208,7 @@ impl System {
         let found = |index| bridges.iter().any(|bridge| bridge.index == index);
         if let Some(index) = master.filter(|&index| !found(index)) {
             // Not a bridge: a bond or a VRF, say.
-            let [link] = link::lookup(&mut self.route, [Which::Index(index)])?;
-            bridges.extend(link);
+            bridges.extend(link::one(&mut self.route, Which::Index(index))?);
         }
         let mut ports = self.ports(&bridges)?;
         let mut views = Vec::new();
@@ -271,10 +265,7 @@ impl Kernel for System {
         let bridge_name = Which::Name(network.bridge.as_str());
         let [tap, bridge] = match tap {
             Some(tap) => link::lookup(&mut self.route, [Which::Name(tap.as_str()), bridge_name])?,
-            None => {
-                let [bridge] = link::lookup(&mut self.route, [bridge_name])?;
-                [None, bridge]
-            }
+            None => [None, link::one(&mut self.route, bridge_name)?],
         };
         let addresses = match &bridge {
             Some(bridge) => address::of_link(&mut self.route, bridge)?,
@@ -325,10 +316,7 @@ impl Kernel for System {
         known: &[NetworkName],
     ) -> Result<ReleaseView, KernelError> {
         let tap = match tap {
-            Some(tap) => {
-                let [link] = link::lookup(&mut self.route, [Which::Name(tap.as_str())])?;
-                link
-            }
+            Some(tap) => link::one(&mut self.route, Which::Name(tap.as_str()))?,
             None => None,
         };
         let master = tap.as_ref().and_then(|link| link.master);

@@ -6,6 +6,7 @@ use neli::types::{Buffer, GenlBuffer};
 use neli::{Size, ToBytes};
 
 use super::super::socket::Batch;
+use crate::model::TableId;
 
 /// `sizeof(struct nfgenmsg)`.
 pub(super) const HEADER: usize = 4;
@@ -59,6 +60,11 @@ impl Message {
             attributes: GenlBuffer::new(),
         }
     }
+}
+
+/// What every message about a table as such says: its name.
+pub(super) fn named(table: &TableId) -> Message {
+    Message::new(table.family, vec![attribute(NFTA_TABLE_NAME, table.name.as_str())])
 }
 
 /// A message's type: the subsystem in the upper byte.

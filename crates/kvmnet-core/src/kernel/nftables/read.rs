@@ -8,7 +8,7 @@ use super::message::{
     HEADER, Message, NFT_MSG_GETCHAIN, NFT_MSG_GETRULE, NFT_MSG_GETTABLE, NFTA_CHAIN_HOOK,
     NFTA_CHAIN_NAME, NFTA_CHAIN_POLICY, NFTA_CHAIN_TABLE, NFTA_CHAIN_TYPE, NFTA_HOOK_DEV,
     NFTA_HOOK_HOOKNUM, NFTA_HOOK_PRIORITY, NFTA_RULE_CHAIN, NFTA_RULE_EXPRESSIONS, NFTA_RULE_TABLE,
-    NFTA_TABLE_FLAGS, NFTA_TABLE_NAME, NFTA_TABLE_USE, attribute, kind,
+    NFTA_TABLE_FLAGS, NFTA_TABLE_NAME, NFTA_TABLE_USE, attribute, kind, named,
 };
 use crate::kernel::KernelError;
 use crate::kernel::attributes::{Attributes, read_be32, read_string};
@@ -25,9 +25,9 @@ pub(in crate::kernel) fn table_state(
     wanted: Option<&Table>,
     others: &[TableId],
 ) -> Result<(TableState, Vec<TableId>), KernelError> {
-    let found = look(socket, wanted, others)?;
-    let state = wanted.map_or(TableState::AsWanted, |wanted| found.compare(wanted));
-    Ok((state, others.iter().filter(|other| found.others.contains(other)).cloned().collect()))
+    let mut found = look(socket, wanted, others)?;
+    let others = std::mem::take(&mut found.others);
+    Ok((wanted.map_or(TableState::AsWanted, |wanted| found.compare(wanted)), others))
 }
 
 /// What was found of a table.
@@ -45,7 +45,7 @@ struct Found {
 }
 
 impl Found {
-    fn compare(&self, wanted: &Table) -> TableState {
+    fn compare(self, wanted: &Table) -> TableState {
         if !self.exists {
             return TableState::Absent;
         }
@@ -53,7 +53,7 @@ impl Found {
         let same = self.flags == 0
             && self.objects as usize == chains
             && self.good_chains == chains
-            && by_chain(self.rules.clone()) == by_chain(wanted_rules(wanted));
+            && by_chain(self.rules) == by_chain(wanted_rules(wanted));
         if same { TableState::AsWanted } else { TableState::Different }
     }
 }
@@ -82,8 +82,7 @@ fn look(
     let what = asked_for.map_or_else(String::new, |id| format!("look at nftables table {id}"));
     let ask = |batch: &mut Batch| {
         for table in others.iter().chain(wanted.map(|wanted| &wanted.id)) {
-            let name = vec![attribute(NFTA_TABLE_NAME, table.name.as_str())];
-            batch.get(kind(NFT_MSG_GETTABLE), Message::new(table.family, name), what.as_str());
+            batch.get(kind(NFT_MSG_GETTABLE), named(table), what.as_str());
             batch.tolerate(&[Errno::ENOENT]);
         }
         if let Some(wanted) = wanted {

@@ -9,10 +9,10 @@ use super::message::{
     Message, NFT_MSG_DELTABLE, NFT_MSG_NEWCHAIN, NFT_MSG_NEWRULE, NFT_MSG_NEWTABLE,
     NFTA_CHAIN_HOOK, NFTA_CHAIN_NAME, NFTA_CHAIN_POLICY, NFTA_CHAIN_TABLE, NFTA_CHAIN_TYPE,
     NFTA_HOOK_DEV, NFTA_HOOK_HOOKNUM, NFTA_HOOK_PRIORITY, NFTA_RULE_CHAIN, NFTA_RULE_EXPRESSIONS,
-    NFTA_RULE_TABLE, NFTA_TABLE_NAME, attribute, be32, begin, end, kind, nested,
+    NFTA_RULE_TABLE, attribute, be32, begin, end, kind, named, nested,
 };
 use crate::kernel::KernelError;
-use crate::kernel::socket::{Batch, Socket};
+use crate::kernel::socket::Socket;
 use crate::model::{Chain, Rule, Table, TableId};
 
 /// Makes a table. With `replace`, the one that is there goes in the same transaction.
@@ -26,10 +26,11 @@ pub(in crate::kernel) fn install_table(
     begin(&mut batch, &what);
     if replace {
         // Deleting one that has just gone would fail, so it is made first if need be.
-        new_table(&mut batch, &table.id, NlmF::CREATE, &what);
-        delete(&mut batch, &table.id, NlmF::empty(), &what);
+        batch.part(kind(NFT_MSG_NEWTABLE), NlmF::CREATE, named(&table.id), what.as_str());
+        batch.part(kind(NFT_MSG_DELTABLE), NlmF::empty(), named(&table.id), what.as_str());
     }
-    new_table(&mut batch, &table.id, NlmF::CREATE | NlmF::EXCL, &what);
+    let exclusive = NlmF::CREATE | NlmF::EXCL;
+    batch.part(kind(NFT_MSG_NEWTABLE), exclusive, named(&table.id), what.as_str());
     let chains = table.chains.iter().map(|chain| new_chain(&table.id, chain));
     let rules = table
         .chains
@@ -57,24 +58,10 @@ pub(in crate::kernel) fn delete_table(
     let what = format!("delete nftables table {table}");
     let mut batch = socket.batch();
     begin(&mut batch, &what);
-    delete(&mut batch, table, NlmF::ACK, &what);
+    batch.change(kind(NFT_MSG_DELTABLE), NlmF::empty(), named(table), what.as_str());
     batch.tolerate(&[Errno::ENOENT]);
     end(&mut batch, &what);
     socket.request(batch, |_, _| {})
-}
-
-fn new_table(batch: &mut Batch, table: &TableId, flags: NlmF, what: &str) {
-    let message = Message::new(table.family, vec![attribute(NFTA_TABLE_NAME, table.name.as_str())]);
-    batch.part(kind(NFT_MSG_NEWTABLE), flags, message, what);
-}
-
-fn delete(batch: &mut Batch, table: &TableId, flags: NlmF, what: &str) {
-    let message = Message::new(table.family, vec![attribute(NFTA_TABLE_NAME, table.name.as_str())]);
-    if flags.contains(NlmF::ACK) {
-        batch.change(kind(NFT_MSG_DELTABLE), NlmF::empty(), message, what);
-    } else {
-        batch.part(kind(NFT_MSG_DELTABLE), NlmF::empty(), message, what);
-    }
 }
 
 /// A message that makes a chain or a rule.

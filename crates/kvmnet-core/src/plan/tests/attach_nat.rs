@@ -1,25 +1,9 @@
-use super::{assert_plan, assert_refused, fresh_tap, name, own_bridge, port_of};
+use super::{assert_plan, assert_refused, name, nothing_there, own_bridge, port_of};
 use crate::config;
 use crate::model::{
     ForwardingView, Link, LinkKind, Mac, ManagedView, NetworkName, Route, TableState,
 };
 use crate::plan::{AttachPlan, Note, Refusal, attach_managed, table_of};
-
-/// A host where nothing is built.
-fn nothing_there() -> ManagedView {
-    ManagedView {
-        tap: fresh_tap(),
-        bridge: None,
-        namesake: None,
-        addresses: Vec::new(),
-        foreign_ports: Vec::new(),
-        conflict: None,
-        free_index: 1_000_007,
-        table: TableState::Absent,
-        other_tables: Vec::new(),
-        forwarding: ForwardingView::default(),
-    }
-}
 
 /// A host where the network is whole.
 fn all_there() -> ManagedView {

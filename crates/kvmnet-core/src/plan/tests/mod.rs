@@ -8,7 +8,10 @@ mod release;
 use std::fmt::Write;
 
 use super::{AttachPlan, Refusal};
-use crate::model::{InterfaceName, Link, LinkKind, Mark, NetworkName, Step, TapView};
+use crate::model::{
+    ForwardingView, InterfaceName, Link, LinkKind, ManagedView, Mark, NetworkName, Step,
+    TableState, TapView,
+};
 
 fn name(text: &str) -> InterfaceName {
     InterfaceName::parse(text.as_ref()).unwrap()
@@ -21,6 +24,22 @@ fn network_name(text: &str) -> NetworkName {
 /// A tap as QEMU has just made it.
 fn fresh_tap() -> TapView {
     TapView { link: Some(Link::test_tap("vnet0", 9)), master: None }
+}
+
+/// A host where nothing is built.
+fn nothing_there() -> ManagedView {
+    ManagedView {
+        tap: fresh_tap(),
+        bridge: None,
+        namesake: None,
+        addresses: Vec::new(),
+        foreign_ports: Vec::new(),
+        conflict: None,
+        free_index: 1_000_007,
+        table: TableState::Absent,
+        other_tables: Vec::new(),
+        forwarding: ForwardingView::default(),
+    }
 }
 
 /// A tap that is a port already.

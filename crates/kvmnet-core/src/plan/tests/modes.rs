@@ -1,6 +1,6 @@
 use ipnet::Ipv4Net;
 
-use super::{assert_plan, assert_refused, fresh_tap, name, network_name, own_bridge, port_of};
+use super::{assert_plan, assert_refused, name, network_name, nothing_there, own_bridge, port_of};
 use crate::model::{
     BRIDGE_GROUP, Firewall, Forwarding, ForwardingView, Link, Mac, ManagedNetwork, ManagedView,
     Mark, Mode, TableId, TableState,
@@ -13,21 +13,6 @@ fn address() -> Ipv4Net {
 
 fn network(mode: Mode) -> ManagedNetwork {
     ManagedNetwork::new(network_name("lab"), name("br-lab"), mode)
-}
-
-fn nothing_there() -> ManagedView {
-    ManagedView {
-        tap: fresh_tap(),
-        bridge: None,
-        namesake: None,
-        addresses: Vec::new(),
-        foreign_ports: Vec::new(),
-        conflict: None,
-        free_index: 1_000_007,
-        table: TableState::Absent,
-        other_tables: Vec::new(),
-        forwarding: ForwardingView::default(),
-    }
 }
 
 /// The network whole, and `vnet0` on it.
