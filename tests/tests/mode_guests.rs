@@ -111,7 +111,12 @@ fn isolated_guests_reach_each_other_and_no_frame_reaches_the_host() {
         assert_eq!(from.tcp(to, PORT).ip().to_string(), own);
         assert_eq!(from.udp(to, PORT).ip().to_string(), own);
     }
-    assert!(b.sh("ip -6 addr show dev eth0 | grep fe80").success(), "the guests have IPv6");
+    // The kernel makes the address when it believes in the carrier, which can take it a second.
+    let has_inet6 = "for _ in $(seq 100); do ip -6 addr show dev eth0 | grep -q fe80 && exit 0
+                     sleep 0.1; done; exit 1";
+    for guest in [&mut *a, &mut *b] {
+        assert!(guest.sh(has_inet6).success(), "the guests have IPv6");
+    }
 
     let hosts = ["10.0.0.11", "192.168.60.1"];
     let ears =
