@@ -8,7 +8,7 @@ use thiserror::Error;
 use crate::config::ConfigError;
 use crate::kernel::KernelError;
 use crate::lock::LockError;
-use crate::model::{InterfaceName, NameError};
+use crate::model::{InterfaceName, NameError, NetworkName};
 use crate::plan::Refusal;
 
 /// A run that failed. Nothing was changed, or what was changed was undone; of a take-down that
@@ -60,23 +60,72 @@ pub enum Error {
     #[error(transparent)]
     Refused(#[from] Refusal),
     /// The kernel can't be asked or told.
-    #[error("{tap}: not {}", if *.down { "released" } else { "attached" })]
+    #[error("{object}: not {goal}")]
     Kernel {
-        /// The tap.
-        tap: InterfaceName,
-        /// Whether the tap was to be released.
-        down: bool,
+        /// What the run was about: a tap, or a network.
+        object: String,
+        /// What was to be done with it, as a participle.
+        goal: &'static str,
         /// What failed.
         source: KernelError,
     },
     /// Parts of taking down failed; the rest was done.
-    #[error("{tap}: released in part: {}; the next run of any of kvmnet's helpers goes on with it", OneLine(.failures))]
+    #[error("{object}: {goal} in part: {}; the next run of any of kvmnet's helpers goes on with it", OneLine(.failures))]
     TakeDown {
-        /// The tap.
-        tap: InterfaceName,
+        /// What the run was about: a tap, or a network.
+        object: String,
+        /// What was to be done with it, as a participle.
+        goal: &'static str,
         /// What failed.
         failures: Vec<KernelError>,
     },
+}
+
+/// What a run is about, for its errors.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Goal<'a> {
+    /// A tap is to become a port.
+    Attach(&'a InterfaceName),
+    /// A tap is to be released.
+    Release(&'a InterfaceName),
+    /// A network is to be up.
+    Build(&'a NetworkName),
+    /// A network is to go.
+    TakeDown(&'a NetworkName),
+    /// What nobody uses is to go.
+    Sweep,
+}
+
+impl Goal<'_> {
+    fn object(self) -> String {
+        match self {
+            Self::Attach(tap) | Self::Release(tap) => tap.to_string(),
+            Self::Build(network) | Self::TakeDown(network) => format!("network {network}"),
+            Self::Sweep => "unused networks".to_owned(),
+        }
+    }
+
+    fn participle(self) -> &'static str {
+        match self {
+            Self::Attach(_) => "attached",
+            Self::Release(_) => "released",
+            Self::Build(_) => "built",
+            Self::TakeDown(_) | Self::Sweep => "taken down",
+        }
+    }
+
+    /// The run has failed for that.
+    pub(crate) fn failed(self, source: KernelError) -> Error {
+        Error::Kernel { object: self.object(), goal: self.participle(), source }
+    }
+
+    /// Taking down is done unless something of it has failed; the rest was done then.
+    pub(crate) fn done_unless(self, failures: Vec<KernelError>) -> Result<(), Error> {
+        if failures.is_empty() {
+            return Ok(());
+        }
+        Err(Error::TakeDown { object: self.object(), goal: self.participle(), failures })
+    }
 }
 
 fn remedy(down: bool) -> &'static str {

@@ -7,13 +7,14 @@ use std::process::ExitCode;
 use log::Level;
 
 use crate::config::{self, Choice};
-use crate::error::{Chain, Error};
+use crate::error::{Chain, Error, Goal};
 use crate::kernel::System;
 use crate::model::{InterfaceName, Network};
-use crate::ops::{self, Report};
+use crate::ops;
 use crate::output::{self, Buffer};
-use crate::plan::{Note, ReleaseScope};
+use crate::plan::ReleaseScope;
 use crate::process;
+use crate::report::Report;
 
 /// What a helper does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,7 +55,7 @@ pub fn main(verb: Verb) -> ExitCode {
     // The lock is released: from here on a slow reader holds up nobody but this process.
     let code = match &result {
         Ok((tap, report)) => {
-            let (level, line) = describe(tap, report);
+            let (level, line) = report.describe(tap.as_str());
             log::log!(level, "{line}");
             output::to_syslog(verb.program(), level, &output::printable(&line));
             ExitCode::SUCCESS
@@ -96,11 +97,8 @@ fn parse(verb: Verb, mut arguments: Vec<OsString>) -> Result<InterfaceName, Erro
 }
 
 fn execute(verb: Verb, tap: &InterfaceName) -> Result<Report, Error> {
-    let mut kernel = System::open().map_err(|source| Error::Kernel {
-        tap: tap.clone(),
-        down: verb.is_down(),
-        source,
-    })?;
+    let goal = if verb.is_down() { Goal::Release(tap) } else { Goal::Attach(tap) };
+    let mut kernel = System::open().map_err(|source| goal.failed(source))?;
     let directory = Path::new(config::DIRECTORY);
     let known = config::known_networks(directory);
     let network = || {
@@ -118,57 +116,5 @@ fn execute(verb: Verb, tap: &InterfaceName) -> Result<Report, Error> {
             let network = network().ok();
             ops::down(&mut kernel, tap, ReleaseScope::OursOr(network.as_ref()), &known)
         }
-    }
-}
-
-/// One line for the log.
-fn describe(tap: &InterfaceName, report: &Report) -> (Level, String) {
-    match report {
-        Report::Attached { bridge, notes } => {
-            let mut level = Level::Info;
-            let mut line = format!("{tap}: attached to {bridge}");
-            for note in notes {
-                let (note_level, text) = describe_note(bridge, note);
-                level = level.min(note_level);
-                line.push_str(&text);
-            }
-            (level, line)
-        }
-        Report::Released { from, taken_down } => {
-            let mut line = match from {
-                Some(bridge) => format!("{tap}: released from {bridge}"),
-                None => format!("{tap}: was no bridge port any more"),
-            };
-            for network in taken_down {
-                line.push_str(&format!("; took down network {network}, which nobody used"));
-            }
-            (Level::Info, line)
-        }
-    }
-}
-
-fn describe_note(bridge: &str, note: &Note) -> (Level, String) {
-    match note {
-        Note::Built { network, mode, table: Some(table) } => (
-            Level::Info,
-            format!("; built {mode} network {network}, its rules: nft list table {table}"),
-        ),
-        Note::Built { network, mode, table: None } => {
-            (Level::Info, format!("; built {mode} network {network}, without rules"))
-        }
-        Note::Repaired { network } => (Level::Warn, format!("; repaired network {network}")),
-        Note::ForeignBridge { address } => (
-            Level::Warn,
-            format!(
-                "; {bridge} is not kvmnet's but carries exactly {address}, so no rules were added"
-            ),
-        ),
-        Note::OwnBridge(owner) => (
-            Level::Warn,
-            format!(
-                "; {bridge} is the bridge of kvmnet's network {owner}, and the guest is on that"
-            ),
-        ),
-        Note::BridgeIsDown => (Level::Warn, format!("; {bridge} is down: ip link set {bridge} up")),
     }
 }

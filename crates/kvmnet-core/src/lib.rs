@@ -13,9 +13,11 @@ pub mod kernel;
 mod lock;
 pub mod model;
 pub mod ops;
-mod output;
+pub mod output;
 pub mod plan;
-mod process;
+pub mod process;
+mod report;
 
 pub use error::{Chain, Error};
 pub use lock::{Lock, LockError};
+pub use report::Report;

@@ -5,29 +5,13 @@
 
 use log::{debug, error};
 
-use crate::error::{Chain, Error};
+use crate::error::{Chain, Error, Goal};
 use crate::kernel::{Kernel, KernelError};
-use crate::model::{BridgedNetwork, InterfaceName, ManagedNetwork, Network, NetworkName, owner_of};
-use crate::plan::{self, AttachPlan, Note, ReleasePlan, ReleaseScope};
-
-/// What a run has done, for the log.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Report {
-    /// The tap is a port of the bridge.
-    Attached {
-        /// The bridge.
-        bridge: String,
-        /// What else is worth telling.
-        notes: Vec<Note>,
-    },
-    /// The tap is no port any more.
-    Released {
-        /// The bridge it was taken from; none where it was free or gone.
-        from: Option<String>,
-        /// The networks that nobody used any more.
-        taken_down: Vec<NetworkName>,
-    },
-}
+use crate::model::{
+    BridgedNetwork, InterfaceName, ManagedNetwork, Network, NetworkName, Step, owner_of,
+};
+use crate::plan::{self, AttachPlan, Purpose, ReleasePlan, ReleaseScope, TakeDownPlan};
+use crate::report::Report;
 
 /// Makes `tap` a port of `network`, which is built where it isn't there and repaired where
 /// something of it is missing.
@@ -41,19 +25,17 @@ pub fn up<K: Kernel>(
     known: &[NetworkName],
 ) -> Result<Report, Error> {
     let _lock = kernel.lock()?;
+    let goal = Goal::Attach(tap);
     let plan = match network {
-        Network::Managed(managed) => plan_managed(kernel, tap, managed)?,
+        Network::Managed(managed) => plan_managed(kernel, Purpose::Guest(tap), managed, goal)?,
         Network::Bridged(bridged) => plan_bridged(kernel, tap, bridged, known)?,
     };
-    let scope = ReleaseScope::OursOr(Some(network));
-    for step in &plan.steps {
-        debug!("{step}");
-        if let Err(source) = kernel.apply(step) {
-            if !plan.was_port {
-                undo(kernel, tap, scope, known);
-            }
-            return Err(attaching(tap, source));
+    if let Err(source) = apply_until_one_fails(kernel, &plan.steps) {
+        if !plan.was_done {
+            let scope = ReleaseScope::OursOr(Some(network));
+            report_failure(release(kernel, tap, scope, known));
         }
+        return Err(goal.failed(source));
     }
     Ok(Report::Attached { bridge: plan.bridge, notes: plan.notes })
 }
@@ -74,16 +56,103 @@ pub fn down<K: Kernel>(
     Ok(Report::Released { from: plan.released_from, taken_down: plan.taken_down })
 }
 
+/// Brings `network` up, built or repaired as for a tap, to stay until [`unpin`] takes it down.
+///
+/// # Errors
+/// [`Error`]; the network is then as it was before, except for repairs that were made.
+pub fn pin<K: Kernel>(
+    kernel: &mut K,
+    network: &ManagedNetwork,
+    known: &[NetworkName],
+) -> Result<Report, Error> {
+    let _lock = kernel.lock()?;
+    let goal = Goal::Build(&network.name);
+    let plan = plan_managed(kernel, Purpose::Pinned, network, goal)?;
+    if let Err(source) = apply_until_one_fails(kernel, &plan.steps) {
+        if !plan.was_done {
+            report_failure(take_down(kernel, &network.name, known));
+        }
+        return Err(goal.failed(source));
+    }
+    Ok(Report::Pinned { bridge: plan.bridge, was_pinned: plan.was_done, notes: plan.notes })
+}
+
+/// Takes `network` down, or, where somebody uses it, leaves that to its last guest.
+///
+/// # Errors
+/// [`Error::TakeDown`], and all that could be done was.
+pub fn unpin<K: Kernel>(
+    kernel: &mut K,
+    network: &NetworkName,
+    known: &[NetworkName],
+) -> Result<Report, Error> {
+    let _lock = kernel.lock()?;
+    let plan = take_down(kernel, network, known)?;
+    Ok(Report::TakenDown { networks: plan.taken_down, in_use: plan.in_use })
+}
+
+/// Takes down every network that nobody uses: what a killed VM has left.
+///
+/// # Errors
+/// [`Error::TakeDown`], and all that could be done was.
+pub fn collect<K: Kernel>(kernel: &mut K, known: &[NetworkName]) -> Result<Report, Error> {
+    let _lock = kernel.lock()?;
+    let plan = plan_collect(kernel, known)?;
+    Goal::Sweep.done_unless(apply_all(kernel, &plan.steps))?;
+    Ok(Report::TakenDown { networks: plan.taken_down, in_use: None })
+}
+
+/// The steps that a run for this purpose would take now.
+///
+/// # Errors
+/// Those that the run itself would meet before its first step.
+pub fn plan_up<K: Kernel>(
+    kernel: &mut K,
+    purpose: Purpose<'_>,
+    network: &ManagedNetwork,
+) -> Result<AttachPlan, Error> {
+    let goal = purpose.tap().map_or(Goal::Build(&network.name), Goal::Attach);
+    plan_managed(kernel, purpose, network, goal)
+}
+
+/// What [`unpin`] would do now.
+///
+/// # Errors
+/// [`Error::Kernel`] where the kernel doesn't answer.
+pub fn plan_down<K: Kernel>(
+    kernel: &mut K,
+    network: &NetworkName,
+    known: &[NetworkName],
+) -> Result<TakeDownPlan, Error> {
+    let view = kernel
+        .release_view(None, known)
+        .map_err(|source| Goal::TakeDown(network).failed(source))?;
+    Ok(plan::take_down(&view, network, known))
+}
+
+/// What [`collect`] would do now.
+///
+/// # Errors
+/// [`Error::Kernel`] where the kernel doesn't answer.
+pub fn plan_collect<K: Kernel>(
+    kernel: &mut K,
+    known: &[NetworkName],
+) -> Result<TakeDownPlan, Error> {
+    let view = kernel.release_view(None, known).map_err(|source| Goal::Sweep.failed(source))?;
+    Ok(plan::sweep(&view, known))
+}
+
 fn plan_managed<K: Kernel>(
     kernel: &mut K,
-    tap: &InterfaceName,
+    purpose: Purpose<'_>,
     network: &ManagedNetwork,
+    goal: Goal<'_>,
 ) -> Result<AttachPlan, Error> {
     let table = plan::table_of(network);
     let view = kernel
-        .managed_view(Some(tap), network, table.as_ref())
-        .map_err(|source| attaching(tap, source))?;
-    Ok(plan::attach_managed(&view, Some(tap), network)?)
+        .managed_view(purpose.tap(), network, table.as_ref())
+        .map_err(|source| goal.failed(source))?;
+    Ok(plan::attach_managed(&view, purpose, network)?)
 }
 
 fn plan_bridged<K: Kernel>(
@@ -92,23 +161,28 @@ fn plan_bridged<K: Kernel>(
     network: &BridgedNetwork,
     known: &[NetworkName],
 ) -> Result<AttachPlan, Error> {
-    let mut view = kernel.bridged_view(tap, network).map_err(|source| attaching(tap, source))?;
+    let goal = Goal::Attach(tap);
+    let mut view = kernel.bridged_view(tap, network).map_err(|source| goal.failed(source))?;
     // What a killed VM left of a network of kvmnet's is not the administrator's bridge.
     if view.named.as_ref().is_some_and(|named| owner_of(named, known).is_some()) {
-        sweep(kernel, tap, known)?;
-        view = kernel.bridged_view(tap, network).map_err(|source| attaching(tap, source))?;
+        let leftovers = kernel.release_view(None, known).map_err(|source| goal.failed(source))?;
+        let failures = apply_all(kernel, &plan::sweep(&leftovers, known).steps);
+        if let Some(source) = failures.into_iter().next() {
+            return Err(goal.failed(source));
+        }
+        view = kernel.bridged_view(tap, network).map_err(|source| goal.failed(source))?;
     }
     Ok(plan::attach_bridged(&view, tap, network, known)?)
 }
 
-fn sweep<K: Kernel>(
+fn take_down<K: Kernel>(
     kernel: &mut K,
-    tap: &InterfaceName,
+    network: &NetworkName,
     known: &[NetworkName],
-) -> Result<(), Error> {
-    let view = kernel.release_view(None, known).map_err(|source| attaching(tap, source))?;
-    let failures = apply_all(kernel, &plan::sweep(&view, known));
-    failures.into_iter().next().map_or(Ok(()), |source| Err(attaching(tap, source)))
+) -> Result<TakeDownPlan, Error> {
+    let plan = plan_down(kernel, network, known)?;
+    Goal::TakeDown(network).done_unless(apply_all(kernel, &plan.steps))?;
+    Ok(plan)
 }
 
 fn release<K: Kernel>(
@@ -117,37 +191,34 @@ fn release<K: Kernel>(
     scope: ReleaseScope<'_>,
     known: &[NetworkName],
 ) -> Result<ReleasePlan, Error> {
-    let view = kernel.release_view(Some(tap), known).map_err(|source| Error::Kernel {
-        tap: tap.clone(),
-        down: true,
-        source,
-    })?;
+    let goal = Goal::Release(tap);
+    let view = kernel.release_view(Some(tap), known).map_err(|source| goal.failed(source))?;
     let plan = plan::release(&view, tap, scope, known)?;
-    let failures = apply_all(kernel, &plan);
-    if failures.is_empty() { Ok(plan) } else { Err(Error::TakeDown { tap: tap.clone(), failures }) }
+    goal.done_unless(apply_all(kernel, &plan.steps))?;
+    Ok(plan)
+}
+
+fn apply_until_one_fails<K: Kernel>(kernel: &mut K, steps: &[Step]) -> Result<(), KernelError> {
+    for step in steps {
+        debug!("{step}");
+        kernel.apply(step)?;
+    }
+    Ok(())
 }
 
 /// Taking down goes on past what fails: the less is left, the better.
-fn apply_all<K: Kernel>(kernel: &mut K, plan: &ReleasePlan) -> Vec<KernelError> {
+fn apply_all<K: Kernel>(kernel: &mut K, steps: &[Step]) -> Vec<KernelError> {
     let mut failures = Vec::new();
-    for step in &plan.steps {
+    for step in steps {
         debug!("{step}");
         failures.extend(kernel.apply(step).err());
     }
     failures
 }
 
-fn undo<K: Kernel>(
-    kernel: &mut K,
-    tap: &InterfaceName,
-    scope: ReleaseScope<'_>,
-    known: &[NetworkName],
-) {
-    if let Err(failure) = release(kernel, tap, scope, known) {
+/// Undoing is the second thing that went wrong; the first is what the run answers.
+fn report_failure<T>(undone: Result<T, Error>) {
+    if let Err(failure) = undone {
         error!("{}", Chain(&failure));
     }
-}
-
-fn attaching(tap: &InterfaceName, source: KernelError) -> Error {
-    Error::Kernel { tap: tap.clone(), down: false, source }
 }

@@ -13,9 +13,9 @@ use kvmnet_core::model::{
     BridgedNetwork, BridgedView, InterfaceName, ManagedNetwork, ManagedView, Network, NetworkName,
     ReleaseView, Step, Table,
 };
-use kvmnet_core::ops::{self, Report};
+use kvmnet_core::ops;
 use kvmnet_core::plan::ReleaseScope;
-use kvmnet_core::{Error, LockError, config};
+use kvmnet_core::{Error, LockError, Report, config};
 use nix::errno::Errno;
 
 /// What a helper does.

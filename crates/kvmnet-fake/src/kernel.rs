@@ -1,11 +1,11 @@
 //! The fake behind kvmnet's seam, for runs that nothing disturbs.
 
+use kvmnet_core::Report;
 use kvmnet_core::kernel::{Kernel, KernelError};
 use kvmnet_core::model::{
     BridgedNetwork, BridgedView, InterfaceName, ManagedNetwork, ManagedView, NetworkName,
     ReleaseView, Step, Table,
 };
-use kvmnet_core::ops::Report;
 use kvmnet_core::{Error, LockError};
 
 use crate::{Actor, FakeHost};

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use ipnet::Ipv4Net;
 use kvmnet_core::config;
 use kvmnet_core::model::{
-    InterfaceName, LinkKind, ManagedNetwork, Mode, Network, NetworkName, TableId,
+    InterfaceName, LinkKind, ManagedNetwork, Mark, Mode, Network, NetworkName, TableId,
 };
 use kvmnet_fake::{
     Actor, Bounds, Explorer, FakeHost, Moment, Outcome, Statistics, TableContent, Verb, run,
@@ -79,14 +79,17 @@ fn attached<'a>(host: &'a FakeHost, network: &Network) -> BTreeSet<&'a str> {
         .collect()
 }
 
-/// What matters of a state: of a tap that is no port, only that it is there; and whether the host
-/// forwards stays as it is.
+/// What matters of a state: of a tap that is no port, only that it is there; and not whether the
+/// host forwards, nor whose mark says that it was turned on for it.
 fn essence(host: &FakeHost) -> FakeHost {
     let mut essence = host.clone();
     let fresh = clean();
     for (index, link) in &mut essence.links {
         if let (LinkKind::Tap { .. }, None) = (&link.kind, link.master) {
             link.clone_from(&fresh.links[index]);
+        }
+        if let Some(mark) = Mark::parse(&link.alias) {
+            link.alias = Mark { forwarding: false, ..mark }.to_string();
         }
     }
     essence.ip_forward = false;

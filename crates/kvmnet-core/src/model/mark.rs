@@ -7,41 +7,49 @@ use super::{Link, LinkKind, Mac, NetworkName};
 
 const PREFIX: &str = "kvmnet:";
 const PINNED: &str = ":pinned";
+const FORWARDING: &str = ":forwarding";
 
-/// The mark that a bridge of ours carries as its alias: `kvmnet:NAME`, or `kvmnet:NAME:pinned`
-/// where an administrator brought the network up and only the administrator takes it down.
+/// The mark that a bridge of ours carries as its alias: `kvmnet:NAME`, and behind that `:pinned`
+/// where an administrator brought the network up and only the administrator takes it down, and
+/// `:forwarding` where IPv4 forwarding was turned on for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mark {
     /// The network whose bridge it is.
     pub network: NetworkName,
     /// Whether it stays when nobody uses it.
     pub pinned: bool,
+    /// Whether `net.ipv4.ip_forward` was turned on for it; for people, nothing is judged by it.
+    pub forwarding: bool,
 }
 
 impl Mark {
     /// The mark of a network that goes with its last guest.
     #[must_use]
     pub fn of(network: &NetworkName) -> Self {
-        Self { network: network.clone(), pinned: false }
+        Self { network: network.clone(), pinned: false, forwarding: false }
     }
 
     /// Reads an alias; `None` where it is somebody else's.
     #[must_use]
     pub fn parse(alias: &str) -> Option<Self> {
         let rest = alias.strip_prefix(PREFIX)?;
-        let (name, pinned) = match rest.strip_suffix(PINNED) {
-            Some(name) => (name, true),
-            None => (rest, false),
-        };
+        let (rest, forwarding) = strip(rest, FORWARDING);
+        let (name, pinned) = strip(rest, PINNED);
         let network = NetworkName::parse(name)?;
-        Some(Self { network, pinned })
+        Some(Self { network, pinned, forwarding })
     }
+}
+
+/// The text without that ending, and whether it had it.
+fn strip<'a>(text: &'a str, ending: &str) -> (&'a str, bool) {
+    text.strip_suffix(ending).map_or((text, false), |rest| (rest, true))
 }
 
 impl fmt::Display for Mark {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let pinned = if self.pinned { PINNED } else { "" };
-        write!(f, "{PREFIX}{}{pinned}", self.network)
+        let forwarding = if self.forwarding { FORWARDING } else { "" };
+        write!(f, "{PREFIX}{}{pinned}{forwarding}", self.network)
     }
 }
 
@@ -69,20 +77,27 @@ mod tests {
 
     #[test]
     fn marks_read_as_they_were_written() {
-        for (text, network, pinned) in [
-            ("kvmnet:default", "default", false),
-            ("kvmnet:lab-2:pinned", "lab-2", true),
-            ("kvmnet:pinned", "pinned", false),
+        for (text, network, pinned, forwarding) in [
+            ("kvmnet:default", "default", false, false),
+            ("kvmnet:lab-2:pinned", "lab-2", true, false),
+            ("kvmnet:lab-2:forwarding", "lab-2", false, true),
+            ("kvmnet:lab-2:pinned:forwarding", "lab-2", true, true),
+            ("kvmnet:pinned", "pinned", false, false),
+            ("kvmnet:forwarding", "forwarding", false, false),
         ] {
             let mark = Mark::parse(text).unwrap();
-            assert_eq!((mark.network.as_str(), mark.pinned), (network, pinned));
+            let found = (mark.network.as_str(), mark.pinned, mark.forwarding);
+            assert_eq!(found, (network, pinned, forwarding));
             assert_eq!(mark.to_string(), text);
         }
     }
 
     #[test]
     fn anything_else_is_somebody_elses() {
-        for text in ["", "kvmnet", "kvmnet:", "kvmnet:A", "kvmnet:a:b", " kvmnet:a", "office LAN"] {
+        let backward = "kvmnet:a:forwarding:pinned";
+        for text in
+            ["", "kvmnet", "kvmnet:", "kvmnet:A", "kvmnet:a:b", " kvmnet:a", "office LAN", backward]
+        {
             assert_eq!(Mark::parse(text), None, "{text}");
         }
     }

@@ -25,7 +25,7 @@ pub fn attach_bridged(
     Ok(AttachPlan {
         steps: change.map(|change| Step::Links(vec![change])).into_iter().collect(),
         bridge: bridge.name.clone(),
-        was_port: link.master == Some(bridge.index),
+        was_done: link.master == Some(bridge.index),
         notes,
     })
 }

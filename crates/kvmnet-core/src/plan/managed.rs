@@ -11,8 +11,29 @@ use crate::model::{
 /// MTU of a bridge that is about to be made, in bytes: the kernel's default for Ethernet.
 const NEW_BRIDGE_MTU: u32 = 1500;
 
-/// Plans to build or repair `network` and to make `tap` its port; without a tap the network is
-/// built for itself, and marked to stay until an administrator takes it down.
+/// What a network is wanted for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose<'a> {
+    /// A tap is to become its port.
+    Guest(&'a InterfaceName),
+    /// An administrator wants it up, whoever uses it, until an administrator takes it down.
+    Pinned,
+    /// Nobody's new wish: what is there is to be as it should be.
+    Repair,
+}
+
+impl<'a> Purpose<'a> {
+    /// The tap, where there is one.
+    #[must_use]
+    pub fn tap(self) -> Option<&'a InterfaceName> {
+        match self {
+            Self::Guest(tap) => Some(tap),
+            Self::Pinned | Self::Repair => None,
+        }
+    }
+}
+
+/// Plans to build or repair `network`, and what its purpose asks for on top.
 ///
 /// The order: rules before there is anything to let through (those of an isolated network hang on
 /// its bridge, and so come right behind it), IPv6 off before the first guest can speak, and
@@ -23,11 +44,11 @@ const NEW_BRIDGE_MTU: u32 = 1500;
 /// subnet elsewhere, or forwarding may not be turned on.
 pub fn attach_managed(
     view: &ManagedView,
-    tap: Option<&InterfaceName>,
+    purpose: Purpose<'_>,
     network: &ManagedNetwork,
 ) -> Result<AttachPlan, Refusal> {
-    let situation = Situation { view, tap, network };
-    let port = match tap {
+    let situation = Situation { view, purpose, network };
+    let port = match purpose.tap() {
         Some(tap) => Some(attachable(&view.tap, tap)?),
         None => None,
     };
@@ -48,13 +69,30 @@ pub fn attach_managed(
     }
 }
 
+fn note_of(forward: &[Step]) -> Option<Note> {
+    (!forward.is_empty()).then(|| Note::TurnedOnForwarding {
+        everywhere: forward.contains(&Step::Sysctl(Sysctl::ForwardIpv4)),
+    })
+}
+
+/// Whether nothing but a bridge's mark is to be set.
+fn is_mark_alone(steps: &[Step]) -> bool {
+    let sets_mark_alone = |change: &LinkChange| {
+        matches!(change, LinkChange::RepairBridge { repair, .. }
+            if *repair == BridgeRepair { mark: repair.mark.clone(), ..BridgeRepair::default() })
+    };
+    steps
+        .iter()
+        .all(|step| matches!(step, Step::Links(changes) if changes.iter().all(sets_mark_alone)))
+}
+
 fn is_ours_to_write(alias: &str) -> bool {
     alias.is_empty() || Mark::parse(alias).is_some()
 }
 
 struct Situation<'a> {
     view: &'a ManagedView,
-    tap: Option<&'a InterfaceName>,
+    purpose: Purpose<'a>,
     network: &'a ManagedNetwork,
 }
 
@@ -81,7 +119,7 @@ impl Situation<'_> {
             name: network.bridge.clone(),
             index: view.free_index,
             mac: Mac::of_bridge(&network.name),
-            mark: self.mark(false),
+            mark: self.mark(Mark::of(&network.name), &forward),
             mtu: network.mtu,
             noarp: network.mode == Mode::Isolated,
         }]);
@@ -95,16 +133,18 @@ impl Situation<'_> {
         }
         let changes: Vec<_> = self.add_address(view.free_index).into_iter().chain(attach).collect();
         steps.extend((!changes.is_empty()).then_some(Step::Links(changes)));
+        let turned_on = note_of(&forward);
         steps.extend(forward);
+        let built = Note::Built {
+            network: network.name.clone(),
+            mode: network.mode,
+            table: table_of(network).map(|table| table.id),
+        };
         Ok(AttachPlan {
             steps,
             bridge: network.bridge.to_string(),
-            was_port: false,
-            notes: vec![Note::Built {
-                network: network.name.clone(),
-                mode: network.mode,
-                table: table_of(network).map(|table| table.id),
-            }],
+            was_done: false,
+            notes: std::iter::once(built).chain(turned_on).collect(),
         })
     }
 
@@ -141,7 +181,14 @@ impl Situation<'_> {
 
         let mut steps = self.delete_other_tables();
         steps.extend(self.install_table());
-        let repair = self.bridge_repair(bridge, &self.mark(mark.pinned));
+        let wanted = self.mark(mark.clone(), &forward);
+        if wanted.pinned && !is_ours_to_write(&bridge.alias) {
+            return Err(Refusal::AliasInTheWay {
+                bridge: network.bridge.clone(),
+                alias: bridge.alias.clone(),
+            });
+        }
+        let repair = self.bridge_repair(bridge, &wanted);
         steps.extend(repair.map(|repair| {
             Step::Links(vec![LinkChange::RepairBridge {
                 index: bridge.index,
@@ -153,17 +200,25 @@ impl Situation<'_> {
             steps.push(self.disable_ipv6());
         }
         let address = address.and_then(|_| self.add_address(bridge.index));
-        let repaired = !steps.is_empty() || address.is_some() || !forward.is_empty();
+        let turned_on = note_of(&forward);
+        let pins = wanted.pinned && !mark.pinned;
+        let repaired = address.is_some()
+            || !forward.is_empty()
+            || !(steps.is_empty() || pins && is_mark_alone(&steps));
         let changes: Vec<LinkChange> = address.into_iter().chain(attach).collect();
         steps.extend((!changes.is_empty()).then_some(Step::Links(changes)));
         steps.extend(forward);
         Ok(AttachPlan {
             steps,
             bridge: bridge.name.clone(),
-            was_port: port.is_some_and(|port| port.master == Some(bridge.index)),
+            was_done: match port {
+                Some(port) => port.master == Some(bridge.index),
+                None => !pins,
+            },
             notes: repaired
                 .then(|| Note::Repaired { network: network.name.clone() })
                 .into_iter()
+                .chain(turned_on)
                 .collect(),
         })
     }
@@ -193,7 +248,7 @@ impl Situation<'_> {
         Ok(AttachPlan {
             steps: attach.map(|change| Step::Links(vec![change])).into_iter().collect(),
             bridge: bridge.name.clone(),
-            was_port: port.is_some_and(|port| port.master == Some(bridge.index)),
+            was_done: port.is_some_and(|port| port.master == Some(bridge.index)),
             notes,
         })
     }
@@ -203,16 +258,19 @@ impl Situation<'_> {
         port: Option<&Link>,
         target: &Target<'_>,
     ) -> Result<Option<LinkChange>, Refusal> {
-        match (port, self.tap) {
+        match (port, self.purpose.tap()) {
             (Some(port), Some(tap)) => attach(port, &self.view.tap, tap, target),
             _ => Ok(None),
         }
     }
 
     /// A network that was pinned stays so until an administrator takes it down.
-    fn mark(&self, was_pinned: bool) -> Mark {
-        let pinned = was_pinned || self.tap.is_none();
-        Mark { network: self.network.name.clone(), pinned }
+    fn mark(&self, was: Mark, forward: &[Step]) -> Mark {
+        Mark {
+            pinned: was.pinned || self.purpose == Purpose::Pinned,
+            forwarding: was.forwarding || forward.contains(&Step::Sysctl(Sysctl::ForwardIpv4)),
+            ..was
+        }
     }
 
     fn refuse_conflict(&self) -> Result<(), Refusal> {

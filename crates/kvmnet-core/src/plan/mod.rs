@@ -10,9 +10,9 @@ mod tap;
 mod tests;
 
 pub use bridged::attach_bridged;
-pub use managed::attach_managed;
+pub use managed::{Purpose, attach_managed};
 pub use refusal::Refusal;
-pub use release::{ReleasePlan, ReleaseScope, release, sweep};
+pub use release::{InUse, ReleasePlan, ReleaseScope, TakeDownPlan, release, sweep, take_down};
 pub use rules::table_of;
 
 use ipnet::Ipv4Net;
@@ -26,8 +26,9 @@ pub struct AttachPlan {
     pub steps: Vec<Step>,
     /// The bridge that the tap becomes a port of.
     pub bridge: String,
-    /// Whether the tap is a port of that bridge already.
-    pub was_port: bool,
+    /// Whether what was asked for is so already: the tap a port of that bridge, or the network
+    /// pinned. Such a run has nothing to undo.
+    pub was_done: bool,
     /// What is worth telling an administrator.
     pub notes: Vec<Note>,
 }
@@ -48,6 +49,11 @@ pub enum Note {
     Repaired {
         /// The network.
         network: NetworkName,
+    },
+    /// The host forwarded no IPv4 before.
+    TurnedOnForwarding {
+        /// Whether that is so for the whole host, `net.ipv4.ip_forward`, which stays on.
+        everywhere: bool,
     },
     /// The bridge isn't kvmnet's but carries the network's address, and no rules were added.
     ForeignBridge {

@@ -164,6 +164,17 @@ pub enum Refusal {
         /// The network.
         network: NetworkName,
     },
+    /// A network is to be pinned, but its bridge's alias is the administrator's.
+    #[error(
+        "{bridge}: has the alias {alias:?}, which leaves no room for kvmnet's mark that it is to \
+         stay; take the alias away: ip link set {bridge} alias \"\""
+    )]
+    AliasInTheWay {
+        /// The bridge.
+        bridge: InterfaceName,
+        /// Its alias.
+        alias: String,
+    },
     /// The host doesn't forward, and kvmnet may not change that.
     #[error(
         "{network}: the host doesn't forward IPv4, and forwarding = \"never\" forbids turning it \

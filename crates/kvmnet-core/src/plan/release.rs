@@ -3,8 +3,8 @@
 use super::Refusal;
 use super::tap::require_tap;
 use crate::model::{
-    BridgeView, InterfaceName, Link, LinkChange, LinkKind, Network, NetworkName, ReleaseView, Step,
-    TableId, owner_of,
+    BridgeRepair, BridgeView, InterfaceName, Link, LinkChange, LinkKind, Mark, Network,
+    NetworkName, ReleaseView, Step, TableId, owner_of,
 };
 
 /// Which bridges a tap may be released from.
@@ -56,16 +56,44 @@ pub fn release(
             leaving = Some(link.index);
         }
     }
-    let (teardown, taken_down) = take_down_unused(view, leaving, known);
-    steps.extend(teardown);
-    Ok(ReleasePlan { steps, released_from, taken_down })
+    let swept = take_down_unused(view, leaving, None, known);
+    steps.extend(swept.steps);
+    Ok(ReleasePlan { steps, released_from, taken_down: swept.taken_down })
 }
 
 /// Plans to take down every network that nobody uses.
 #[must_use]
-pub fn sweep(view: &ReleaseView, known: &[NetworkName]) -> ReleasePlan {
-    let (steps, taken_down) = take_down_unused(view, None, known);
-    ReleasePlan { steps, released_from: None, taken_down }
+pub fn sweep(view: &ReleaseView, known: &[NetworkName]) -> TakeDownPlan {
+    take_down_unused(view, None, None, known)
+}
+
+/// What taking a network down comes to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TakeDownPlan {
+    /// The steps, in order. One that fails doesn't stop those behind it.
+    pub steps: Vec<Step>,
+    /// The networks that go: this one, and those that nobody uses.
+    pub taken_down: Vec<NetworkName>,
+    /// Who uses the network that was asked for, which therefore stays.
+    pub in_use: Option<InUse>,
+}
+
+/// Why a network stays.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InUse {
+    /// Its bridge.
+    pub bridge: String,
+    /// The ports that keep it alive.
+    pub ports: Vec<String>,
+    /// Whether it was pinned, which it is no more.
+    pub unpinned: bool,
+}
+
+/// Plans to end what an administrator's `up` began: the network goes, at once where nobody uses
+/// it, else with its last guest. Other networks that nobody uses go, too.
+#[must_use]
+pub fn take_down(view: &ReleaseView, network: &NetworkName, known: &[NetworkName]) -> TakeDownPlan {
+    take_down_unused(view, None, Some(network), known)
 }
 
 fn require_releasable<'a>(
@@ -122,33 +150,56 @@ fn name_of(view: &ReleaseView, index: u32) -> String {
 fn take_down_unused(
     view: &ReleaseView,
     leaving: Option<u32>,
+    unpin: Option<&NetworkName>,
     known: &[NetworkName],
-) -> (Vec<Step>, Vec<NetworkName>) {
+) -> TakeDownPlan {
     let mut kept = Vec::new();
     let mut unused: Vec<(NetworkName, &Link)> = Vec::new();
+    let mut unpinning = None;
+    let mut in_use = None;
     for bridge in &view.bridges {
         let Some(mark) = owner_of(&bridge.link, known) else {
             continue;
         };
-        if mark.pinned || in_use(bridge, leaving) {
-            kept.push(mark.network);
-        } else {
+        let is_asked_for = unpin == Some(&mark.network);
+        let ports = users(bridge, leaving);
+        if ports.is_empty() && (is_asked_for || !mark.pinned) {
             unused.push((mark.network, &bridge.link));
+            continue;
         }
+        if is_asked_for {
+            unpinning = mark.pinned.then(|| without_pin(&bridge.link, &mark));
+            in_use = Some(InUse { bridge: bridge.link.name.clone(), ports, unpinned: mark.pinned });
+        }
+        kept.push(mark.network);
     }
     let stale_tables = view.tables.iter().filter(|table| {
         table.network().is_some_and(|network| !kept.contains(&network) && is_of(table, &network))
     });
     let mut steps: Vec<Step> = stale_tables.cloned().map(Step::DeleteTable).collect();
+    steps.extend(unpinning);
     // One send each: the kernel takes some 40 ms for each deletion.
     steps.extend(unused.iter().map(|(_, link)| {
         Step::Links(vec![LinkChange::DeleteBridge { index: link.index, name: link.name.clone() }])
     }));
-    (steps, unused.into_iter().map(|(network, _)| network).collect())
+    let taken_down = unused.into_iter().map(|(network, _)| network).collect();
+    TakeDownPlan { steps, taken_down, in_use }
 }
 
-fn in_use(bridge: &BridgeView, leaving: Option<u32>) -> bool {
-    bridge.ports.iter().any(|port| Some(port.index) != leaving && port.keeps_alive())
+fn without_pin(bridge: &Link, mark: &Mark) -> Step {
+    let mark = Mark { pinned: false, ..mark.clone() };
+    Step::Links(vec![LinkChange::RepairBridge {
+        index: bridge.index,
+        name: bridge.name.clone(),
+        repair: BridgeRepair { mark: Some(mark), ..BridgeRepair::default() },
+    }])
+}
+
+/// The ports, but for the one that leaves, that keep a network alive.
+fn users(bridge: &BridgeView, leaving: Option<u32>) -> Vec<String> {
+    let users =
+        bridge.ports.iter().filter(|port| Some(port.index) != leaving && port.keeps_alive());
+    users.map(|port| port.name.clone()).collect()
 }
 
 /// The name is reserved in the families that kvmnet uses; in another it is somebody else's.

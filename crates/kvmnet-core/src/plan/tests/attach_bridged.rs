@@ -28,11 +28,11 @@ fn a_second_run_does_nothing() {
     let mut view = view(Some(bridge.clone()), None);
     view.tap = port_of(&bridge);
     let planned = plan(&view).unwrap();
-    assert!(planned.steps.is_empty() && planned.was_port);
+    assert!(planned.steps.is_empty() && planned.was_done);
     // Only half attached: it goes on.
     view.tap.link.as_mut().unwrap().up = false;
     let planned = plan(&view).unwrap();
-    assert!(planned.steps.len() == 1 && planned.was_port);
+    assert!(planned.steps.len() == 1 && planned.was_done);
 }
 
 #[test]

@@ -3,7 +3,7 @@ use crate::config;
 use crate::model::{
     ForwardingView, Link, LinkKind, Mac, ManagedView, NetworkName, Route, TableState,
 };
-use crate::plan::{AttachPlan, Note, Refusal, attach_managed, table_of};
+use crate::plan::{AttachPlan, Note, Purpose, Refusal, attach_managed, table_of};
 
 /// A host where the network is whole.
 fn all_there() -> ManagedView {
@@ -26,7 +26,7 @@ fn network() -> NetworkName {
 }
 
 fn plan(view: &ManagedView) -> Result<AttachPlan, Refusal> {
-    attach_managed(view, Some(&name("vnet0")), &config::default_nat())
+    attach_managed(view, Purpose::Guest(&name("vnet0")), &config::default_nat())
 }
 
 #[test]
@@ -35,12 +35,13 @@ fn the_first_guest_builds_the_network() {
     let default = config::default_nat();
     let built =
         Note::Built { network: network(), mode: default.mode, table: Some(default.table()) };
-    assert_eq!(plan.as_ref().unwrap().notes, [built]);
+    let turned_on = Note::TurnedOnForwarding { everywhere: true };
+    assert_eq!(plan.as_ref().unwrap().notes, [built, turned_on]);
     assert_plan(
         plan,
         &[
             "make table ip kvmnet-default",
-            "make bridge br0 (index 1000007, address 02:6b:76:20:c5:fe, alias kvmnet:default, \
+            "make bridge br0 (index 1000007, address 02:6b:76:20:c5:fe, alias kvmnet:default:forwarding, \
              no STP, no forward delay) and set it up",
             "set disable_ipv6 of br0 to 1",
             "give br0 the address 192.168.100.1/24; let vnet0 have no IPv6 address; \
@@ -65,7 +66,7 @@ fn a_second_run_does_nothing() {
     let mut view = all_there();
     view.tap = port_of(&own_bridge());
     let plan = plan(&view).unwrap();
-    assert!(plan.steps.is_empty() && plan.notes.is_empty() && plan.was_port, "{plan:?}");
+    assert!(plan.steps.is_empty() && plan.notes.is_empty() && plan.was_done, "{plan:?}");
 }
 
 #[test]
@@ -74,7 +75,8 @@ fn what_is_missing_is_put_back_and_nothing_else() {
     view.tap = port_of(&own_bridge());
 
     view.forwarding.global = false;
-    assert_plan(plan(&view), &["set net.ipv4.ip_forward to 1"]);
+    let marked = "repair bridge br0: alias kvmnet:default:forwarding";
+    assert_plan(plan(&view), &[marked, "set net.ipv4.ip_forward to 1"]);
     view.forwarding.global = true;
 
     view.table = TableState::Absent;

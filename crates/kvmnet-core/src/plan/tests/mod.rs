@@ -3,6 +3,7 @@
 mod attach_bridged;
 mod attach_nat;
 mod modes;
+mod pinned;
 mod release;
 
 use std::fmt::Write;

@@ -5,7 +5,7 @@ use crate::model::{
     BRIDGE_GROUP, Firewall, Forwarding, ForwardingView, Link, Mac, ManagedNetwork, ManagedView,
     Mark, Mode, TableId, TableState,
 };
-use crate::plan::{AttachPlan, Refusal, attach_managed, table_of};
+use crate::plan::{AttachPlan, Purpose, Refusal, attach_managed, table_of};
 
 fn address() -> Ipv4Net {
     "10.77.0.1/20".parse().unwrap()
@@ -35,11 +35,11 @@ fn all_there(network: &ManagedNetwork) -> ManagedView {
 }
 
 fn plan(view: &ManagedView, network: &ManagedNetwork) -> Result<AttachPlan, Refusal> {
-    attach_managed(view, Some(&name("vnet0")), network)
+    attach_managed(view, Purpose::Guest(&name("vnet0")), network)
 }
 
 const BRIDGE: &str = "make bridge br-lab (index 1000007, address 02:6b:76:c1:eb:b4, alias \
-                      kvmnet:lab, no STP, no forward delay) and set it up";
+                      kvmnet:lab:forwarding, no STP, no forward delay) and set it up";
 const PORT: &str = "let vnet0 have no IPv6 address; make vnet0 a port of br-lab, address \
                     fe:8d:10:39:9d:e4, no frame past the bridge, up";
 
@@ -139,7 +139,8 @@ fn forwarding_is_turned_on_as_far_as_it_may() {
     let mut view = all_there(&network);
     view.forwarding =
         ForwardingView { global: false, interfaces_off: vec![name("br-lab"), name("eno1")] };
-    assert_plan(plan(&view, &network), &["set net.ipv4.ip_forward to 1"]);
+    let marked = "repair bridge br-lab: alias kvmnet:lab:forwarding";
+    assert_plan(plan(&view, &network), &[marked, "set net.ipv4.ip_forward to 1"]);
     network.forwarding = Forwarding::Interfaces;
     assert_plan(
         plan(&view, &network),
@@ -153,17 +154,6 @@ fn forwarding_is_turned_on_as_far_as_it_may() {
     );
     view.forwarding.global = true;
     assert_plan(plan(&view, &network), &[]);
-}
-
-/// An administrator's `up`, without a tap.
-#[test]
-fn a_network_that_is_brought_up_for_itself_is_pinned() {
-    let network = network(Mode::Isolated);
-    let plan = attach_managed(&nothing_there(), None, &network).unwrap();
-    assert!(plan.steps[0].to_string().contains("alias kvmnet:lab:pinned"), "{plan:?}");
-    assert_eq!(plan.steps.len(), 3);
-    let plan = attach_managed(&all_there(&network), None, &network);
-    assert_plan(plan, &["repair bridge br-lab: alias kvmnet:lab:pinned"]);
 }
 
 /// What `nft list table` shows.

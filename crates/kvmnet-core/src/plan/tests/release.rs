@@ -1,7 +1,7 @@
 use super::{assert_refused, name, network_name, own_bridge, text};
 use crate::config;
 use crate::model::{BridgeView, Link, LinkKind, Network, ReleaseView, TableId};
-use crate::plan::{Refusal, ReleasePlan, ReleaseScope, release, sweep};
+use crate::plan::{Refusal, ReleasePlan, ReleaseScope, release};
 
 fn port(name: &str, index: u32, bridge: &Link) -> Link {
     let mut link = Link::test_tap(name, index);
@@ -105,7 +105,6 @@ fn a_tap_that_is_gone_or_free_is_released_and_leftovers_go_all_the_same() {
     assert_eq!(plan.released_from, None);
     view.tap = None;
     assert_steps(&natdown(&view).unwrap(), &[DELETE_TABLE, DELETE_BRIDGE]);
-    assert_steps(&sweep(&view, &[config::default_name()]), &[DELETE_TABLE, DELETE_BRIDGE]);
 }
 
 #[test]
