@@ -19,35 +19,40 @@ RELEASE    := $(CARGO_OUT)/$(TARGET)/release
 # What the tests and the demo run: an installed tree, at its real paths.
 STAGE      := target/stage
 MAN_PAGES  := $(wildcard docs/man/*.[58])
+# Where each shell looks for completions, beside the man pages.
+SHARE      := $(patsubst %/man,%,$(MANDIR))
+COMPLETIONS := bash:bash-completion/completions/kvmnet zsh:zsh/site-functions/_kvmnet \
+               fish:fish/vendor_completions.d/kvmnet.fish
 SOURCES    := $(shell find crates -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock
 
 .DEFAULT_GOAL := build
 .PHONY: help build test demo lint install uninstall clean require-cargo binaries setup
 
 help:
-	@echo 'make build      build the helpers: static, stripped, in $(RELEASE)'
+	@echo 'make build      build the programs: static, stripped, in $(RELEASE)'
 	@echo 'make demo       two real guests on the default NAT network, in namespaces of their own'
 	@echo 'make test       the whole test suite (as root)'
 	@echo 'make lint       formatting and clippy, warnings as errors'
-	@echo 'make install    install the helpers and man pages'
+	@echo 'make install    install programs, man pages and completions'
 	@echo 'make uninstall  remove what install installed'
 	@echo 'make clean      remove what was built'
 	@echo
 	@echo 'Variables of install (value now):'
 	@echo '  PREFIX ($(PREFIX))  DESTDIR ($(DESTDIR))'
 	@echo '  LIBEXECDIR ($(LIBEXECDIR))  the helpers: $(addprefix kvmnet-,$(HELPERS))'
-	@echo '  MANDIR ($(MANDIR))  man pages'
-	@echo '  BINDIR ($(BINDIR)), SYSCONFDIR ($(SYSCONFDIR))  nothing goes there yet'
+	@echo '  BINDIR ($(BINDIR))  kvmnet'
+	@echo '  MANDIR ($(MANDIR))  man pages; completions go beside it'
+	@echo '  SYSCONFDIR ($(SYSCONFDIR))  nothing goes there yet'
 
 require-cargo:
 	@command -v $(CARGO) >/dev/null || { echo 'kvmnet needs Rust 1.85 or newer (cargo): apt-get install cargo on Debian 13, or https://rustup.rs' >&2; exit 1; }
 
 binaries: require-cargo
-	$(CARGO) build --release --locked --target $(TARGET) -p kvmnet-helpers
+	$(CARGO) build --release --locked --target $(TARGET) -p kvmnet-helpers -p kvmnet
 
 build: binaries
 	@rm -rf $(STAGE)
-	@$(MAKE) --no-print-directory -s install-files DESTDIR=$(STAGE) PREFIX=/usr LIBEXECDIR=/usr/libexec MANDIR=/usr/share/man
+	@$(MAKE) --no-print-directory -s install-files DESTDIR=$(STAGE) PREFIX=/usr LIBEXECDIR=/usr/libexec BINDIR=/usr/bin MANDIR=/usr/share/man
 
 # Root may have no cargo: what is built and up to date is installed as it is.
 install: $(RELEASE)/qemu-natup install-files
@@ -58,9 +63,14 @@ $(RELEASE)/qemu-natup: $(SOURCES)
 
 .PHONY: install-files
 install-files:
-	$(INSTALL) -d '$(DESTDIR)$(LIBEXECDIR)' '$(DESTDIR)$(MANDIR)/man5' '$(DESTDIR)$(MANDIR)/man8'
+	$(INSTALL) -d '$(DESTDIR)$(LIBEXECDIR)' '$(DESTDIR)$(BINDIR)' '$(DESTDIR)$(MANDIR)/man5' '$(DESTDIR)$(MANDIR)/man8'
 	for helper in $(HELPERS); do \
 	    $(INSTALL) -m 755 $(RELEASE)/qemu-$$helper '$(DESTDIR)$(LIBEXECDIR)'/kvmnet-$$helper || exit 1; \
+	done
+	$(INSTALL) -m 755 $(RELEASE)/kvmnet '$(DESTDIR)$(BINDIR)'/kvmnet
+	for completion in $(COMPLETIONS); do \
+	    file='$(DESTDIR)$(SHARE)'/$${completion#*:}; \
+	    $(INSTALL) -d "$${file%/*}" && $(RELEASE)/kvmnet completions $${completion%%:*} >"$$file" && chmod 644 "$$file" || exit 1; \
 	done
 	for page in $(MAN_PAGES); do \
 	    $(INSTALL) -m 644 $$page '$(DESTDIR)$(MANDIR)'/man$${page##*.}/ || exit 1; \
@@ -68,6 +78,7 @@ install-files:
 
 uninstall:
 	rm -f $(foreach helper,$(HELPERS),'$(DESTDIR)$(LIBEXECDIR)/kvmnet-$(helper)')
+	rm -f '$(DESTDIR)$(BINDIR)/kvmnet' $(foreach completion,$(COMPLETIONS),'$(DESTDIR)$(SHARE)/$(lastword $(subst :, ,$(completion)))')
 	rm -f $(foreach page,$(notdir $(MAN_PAGES)),'$(DESTDIR)$(MANDIR)/man$(lastword $(subst ., ,$(page)))/$(page)')
 
 setup:

@@ -115,6 +115,12 @@ fn fits(pattern: &str, tap: &InterfaceName) -> bool {
     WildMatch::new(pattern).matches(tap.as_str())
 }
 
+/// Where the file of that network is, or would be.
+#[must_use]
+pub fn path_of(directory: &Path, name: &NetworkName) -> PathBuf {
+    directory.join(format!("{name}.{ENDING}"))
+}
+
 /// The network of that name.
 ///
 /// # Errors
@@ -124,7 +130,7 @@ pub fn by_name(
     name: &NetworkName,
     by: &'static str,
 ) -> Result<Network, ConfigError> {
-    let path = directory.join(format!("{name}.{ENDING}"));
+    let path = path_of(directory, name);
     let opened = trust::open_directory(directory)?;
     let text = match opened {
         Some(_) => trust::read(&path)?,
@@ -144,16 +150,43 @@ pub fn by_name(
 pub fn load(directory: &Path) -> Result<Vec<Configured>, ConfigError> {
     let mut networks = Vec::new();
     for path in files(directory)? {
-        let stem = path.file_stem().and_then(OsStr::to_str).and_then(NetworkName::parse);
-        let name = stem.ok_or_else(|| ConfigError::FileName { path: path.clone() })?;
-        // One that has just gone is as good as never there.
-        if let Some(text) = trust::read(&path)? {
-            let file = file::parse(&path, &text, &name)?;
-            networks.push(Configured { name, path, file });
-        }
+        networks.extend(read(path)?);
     }
-    refuse_conflicts(&networks)?;
-    Ok(networks)
+    match conflicts(&networks).into_iter().next() {
+        Some(conflict) => Err(conflict),
+        None => Ok(networks),
+    }
+}
+
+/// Every network that has a good file, and everything that is wrong with the others and between
+/// any two.
+#[must_use]
+pub fn survey(directory: &Path) -> (Vec<Configured>, Vec<ConfigError>) {
+    let (mut networks, mut mistakes) = (Vec::new(), Vec::new());
+    match files(directory) {
+        Ok(paths) => {
+            for path in paths {
+                match read(path) {
+                    Ok(network) => networks.extend(network),
+                    Err(mistake) => mistakes.push(mistake),
+                }
+            }
+        }
+        Err(mistake) => mistakes.push(mistake),
+    }
+    mistakes.extend(conflicts(&networks));
+    (networks, mistakes)
+}
+
+/// Reads one file; one that has just gone is as good as never there.
+fn read(path: PathBuf) -> Result<Option<Configured>, ConfigError> {
+    let stem = path.file_stem().and_then(OsStr::to_str).and_then(NetworkName::parse);
+    let name = stem.ok_or_else(|| ConfigError::FileName { path: path.clone() })?;
+    let Some(text) = trust::read(&path)? else {
+        return Ok(None);
+    };
+    let file = file::parse(&path, &text, &name)?;
+    Ok(Some(Configured { name, path, file }))
 }
 
 /// The names of all networks that could be there: those with a file, whatever is in it, and
@@ -194,22 +227,21 @@ fn is_hidden(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
 }
 
-fn refuse_conflicts(networks: &[Configured]) -> Result<(), ConfigError> {
+fn conflicts(networks: &[Configured]) -> Vec<ConfigError> {
+    let mut found = Vec::new();
     for (n, one) in networks.iter().enumerate() {
         for other in &networks[n + 1..] {
-            if let Some(what) = conflict(&one.file.network, &other.file.network) {
-                return Err(ConfigError::Conflict {
-                    one: one.path.clone(),
-                    other: other.path.clone(),
-                    what,
-                });
-            }
+            found.extend(conflict(&one.file.network, &other.file.network).map(|what| {
+                ConfigError::Conflict { one: one.path.clone(), other: other.path.clone(), what }
+            }));
         }
     }
-    Ok(())
+    found
 }
 
-fn conflict(one: &Network, other: &Network) -> Option<String> {
+/// What two networks both want; none where they get along.
+#[must_use]
+pub fn conflict(one: &Network, other: &Network) -> Option<String> {
     if one.bridge() == other.bridge() {
         return Some(format!("have the bridge {}", one.bridge()));
     }

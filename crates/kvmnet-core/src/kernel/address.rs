@@ -43,25 +43,35 @@ pub(super) fn push_add(batch: &mut Batch, index: u32, link: &str, address: Ipv4N
 
 /// The IPv4 addresses of a link.
 pub(super) fn of_link(socket: &mut Socket, link: &Link) -> Result<Vec<Ipv4Net>, KernelError> {
-    let ask = |batch: &mut Batch| {
-        let what = format!("list the addresses of {}", link.name);
-        batch.dump(Rtm::Getaddr, message(link.index, 0, vec![]), what);
-    };
-    socket.read(ask, |addresses: &mut Vec<Ipv4Net>, _, payload| {
-        addresses.extend(parse(payload, link.index));
-    })
+    let found = list(socket, link.index, format!("list the addresses of {}", link.name))?;
+    let its_own = found.into_iter().filter(|(index, _)| *index == link.index);
+    Ok(its_own.map(|(_, address)| address).collect())
 }
 
-fn parse(payload: &[u8], index: u32) -> Option<Ipv4Net> {
+/// All IPv4 addresses, each with the index of its link.
+pub(super) fn all(socket: &mut Socket) -> Result<Vec<(u32, Ipv4Net)>, KernelError> {
+    list(socket, 0, "list the addresses".to_owned())
+}
+
+/// The addresses of the link with this index, or (0) of all; the filter is a wish.
+fn list(socket: &mut Socket, index: u32, what: String) -> Result<Vec<(u32, Ipv4Net)>, KernelError> {
+    let ask = |batch: &mut Batch| {
+        batch.dump(Rtm::Getaddr, message(index, 0, vec![]), what.as_str());
+    };
+    socket.read(ask, |addresses: &mut Vec<_>, _, payload| addresses.extend(parse(payload)))
+}
+
+fn parse(payload: &[u8]) -> Option<(u32, Ipv4Net)> {
     let &[family, prefix_len, ..] = payload else {
         return None;
     };
-    if i32::from(family) != libc::AF_INET || read_u32(payload.get(4..)?)? != index {
+    if i32::from(family) != libc::AF_INET {
         return None;
     }
+    let index = read_u32(payload.get(4..)?)?;
     let attributes = Attributes(payload.get(HEADER..)?);
     // IFA_LOCAL is the host's own address; IFA_ADDRESS is its peer's on a point-to-point link.
     let bytes = attributes.find(libc::IFA_LOCAL)?;
     let octets: [u8; 4] = bytes.try_into().ok()?;
-    Ipv4Net::new(Ipv4Addr::from(octets), prefix_len).ok()
+    Ipv4Net::new(Ipv4Addr::from(octets), prefix_len).ok().map(|address| (index, address))
 }

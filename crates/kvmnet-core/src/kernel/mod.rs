@@ -4,6 +4,7 @@ mod address;
 mod answer;
 mod attributes;
 mod error;
+mod host;
 mod link;
 mod link_change;
 mod nftables;

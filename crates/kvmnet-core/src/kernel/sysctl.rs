@@ -30,6 +30,12 @@ pub(super) fn is_on(sysctl: &Sysctl) -> Result<bool, KernelError> {
         .map_err(|error| KernelError::system(format!("read {}", path.display()), error))
 }
 
+/// `net.bridge.bridge-nf-call-iptables`; none where br_netfilter isn't loaded.
+pub(super) fn bridge_netfilter() -> Option<bool> {
+    let value = fs::read(Path::new(ROOT).join("bridge/bridge-nf-call-iptables")).ok()?;
+    Some(value.first() != Some(&b'0'))
+}
+
 /// Writes 1. Where that fails and 1 is there already, all is well.
 pub(super) fn write(sysctl: &Sysctl) -> Result<(), KernelError> {
     let path = path(sysctl);

@@ -27,7 +27,7 @@ const INDEXES: u32 = 1_000_000;
 /// Fields are dropped in order: closing the netfilter socket waits for what was deleted from
 /// nf_tables, and so comes last, when the bridge's deletion has waited already.
 pub struct System {
-    route: Socket,
+    pub(super) route: Socket,
     netfilter: Option<Socket>,
 }
 
@@ -42,7 +42,7 @@ impl System {
         Ok(Self { route, netfilter: None })
     }
 
-    fn netfilter(&mut self) -> Result<&mut Socket, KernelError> {
+    pub(super) fn netfilter(&mut self) -> Result<&mut Socket, KernelError> {
         match &mut self.netfilter {
             Some(socket) => Ok(socket),
             empty => {
@@ -177,7 +177,7 @@ impl System {
     }
 
     /// A host without nf_tables has no tables.
-    fn reserved_tables(&mut self) -> Result<Vec<TableId>, KernelError> {
+    pub(super) fn reserved_tables(&mut self) -> Result<Vec<TableId>, KernelError> {
         let tables = self
             .netfilter()
             .and_then(|socket| nftables::reserved_tables(socket).map_err(without_nftables));
@@ -227,7 +227,7 @@ impl System {
 }
 
 /// What the kernel says to nf_tables messages when it has none.
-fn without_nftables(error: KernelError) -> KernelError {
+pub(super) fn without_nftables(error: KernelError) -> KernelError {
     match error.errno() {
         Some(Errno::EINVAL | Errno::EOPNOTSUPP | Errno::EPROTONOSUPPORT) => KernelError::NoNftables,
         _ => error,

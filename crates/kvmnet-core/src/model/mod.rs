@@ -1,6 +1,7 @@
 //! Plain data: names, networks, what the kernel showed, and the steps that change it. No I/O.
 
 mod firewall;
+mod host;
 mod link;
 mod mac;
 mod mark;
@@ -10,6 +11,7 @@ mod step;
 mod view;
 
 pub use firewall::{Chain, Hook, Match, Policy, Protocol, Rule, Table, TableId, Verdict};
+pub use host::{HostForwarding, HostRoute, HostView, RulesState};
 pub use link::{ALL_GROUPS, BRIDGE_GROUP, Inet6, Link, LinkKind};
 pub use mac::Mac;
 pub use mark::{Mark, owner_of};

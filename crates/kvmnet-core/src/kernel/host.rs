@@ -1,0 +1,85 @@
+//! Looking at the whole host, for `kvmnet status` and `kvmnet check`.
+
+use neli::consts::rtnl::RtTable;
+use nix::errno::Errno;
+
+use super::link;
+use super::system::without_nftables;
+use super::{KernelError, System, address, nftables, route, sysctl};
+use crate::model::{
+    HostForwarding, HostRoute, HostView, InterfaceName, Link, LinkKind, RulesState, Sysctl, Table,
+    TableState,
+};
+
+impl System {
+    /// Looks at the whole host.
+    ///
+    /// # Errors
+    /// [`KernelError`] where the kernel doesn't answer. What it doesn't let this process see is no
+    /// error.
+    pub fn host_view(&mut self) -> Result<HostView, KernelError> {
+        let links = link::all(&mut self.route)?;
+        let routes = route::list(&mut self.route, RtTable::Unspec, |_| true)?;
+        let uplinks = route::default_interfaces(&mut self.route)?;
+        let name_of = |index: &u32| links.iter().find(|link| link.index == *index);
+        Ok(HostView {
+            addresses: address::all(&mut self.route)?,
+            routes: routes
+                .into_iter()
+                .map(|route| HostRoute {
+                    destination: route.destination,
+                    interface: route.interface,
+                })
+                .collect(),
+            uplinks: uplinks.iter().filter_map(name_of).map(|link| link.name.clone()).collect(),
+            tables: permitted(self.reserved_tables())?,
+            forwarding: forwarding(&links)?,
+            bridge_netfilter: sysctl::bridge_netfilter(),
+            links,
+        })
+    }
+
+    /// Compares the table of a network that is up with what it should be; none: it should have
+    /// none of kvmnet's.
+    ///
+    /// # Errors
+    /// [`KernelError`] where the kernel doesn't answer.
+    pub fn rules_state(&mut self, wanted: Option<&Table>) -> Result<RulesState, KernelError> {
+        let Some(table) = wanted else {
+            return Ok(RulesState::NotOurs);
+        };
+        let state = self.netfilter().and_then(|socket| {
+            nftables::table_state(socket, Some(table), &[]).map_err(without_nftables)
+        });
+        match permitted(state) {
+            Err(KernelError::NoNftables) => Ok(RulesState::Missing),
+            Err(error) => Err(error),
+            Ok(None) => Ok(RulesState::Unknown),
+            Ok(Some((TableState::Absent, _))) => Ok(RulesState::Missing),
+            Ok(Some((TableState::AsWanted, _))) => Ok(RulesState::InPlace),
+            Ok(Some((TableState::Different, _))) => Ok(RulesState::Changed),
+        }
+    }
+}
+
+/// None where the kernel doesn't let this process look.
+fn permitted<T>(answer: Result<T, KernelError>) -> Result<Option<T>, KernelError> {
+    match answer {
+        Err(error) if matches!(error.errno(), Some(Errno::EPERM | Errno::EACCES)) => Ok(None),
+        answer => answer.map(Some),
+    }
+}
+
+fn forwarding(links: &[Link]) -> Result<HostForwarding, KernelError> {
+    let global = sysctl::is_on(&Sysctl::ForwardIpv4)?;
+    let mut bridges = Vec::new();
+    for link in links.iter().filter(|link| matches!(link.kind, LinkKind::Bridge { .. })) {
+        let interface = InterfaceName::parse(link.name.as_ref()).ok();
+        // One that has just gone, or is named like a directory, forwards nothing that matters.
+        let is_on = interface.is_some_and(|interface| {
+            sysctl::is_on(&Sysctl::ForwardInterface { interface }).unwrap_or(false)
+        });
+        bridges.extend(is_on.then(|| link.name.clone()));
+    }
+    Ok(HostForwarding { global, bridges })
+}

@@ -1,0 +1,56 @@
+//! The administrator's command: shows, checks, brings up and takes down the networks of guests.
+
+mod check;
+mod cli;
+mod error;
+mod gather;
+mod holders;
+mod print;
+mod run;
+mod status;
+
+use std::io;
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+use kvmnet_core::output::{self, Buffer};
+use kvmnet_core::{Chain, config};
+
+use cli::{Cli, Command};
+use error::Error;
+
+/// `check` has found mistakes.
+const MISTAKES: u8 = 3;
+
+fn main() -> ExitCode {
+    let command = Cli::parse().command;
+    let log = Buffer::install();
+    let result = execute(command);
+    let code = result.unwrap_or_else(|error| {
+        let line = output::printable(&Chain(&error).to_string());
+        output::to_stderr(format!("kvmnet: {line}\n").as_bytes());
+        ExitCode::FAILURE
+    });
+    output::to_stderr(&log.take());
+    code
+}
+
+fn execute(command: Command) -> Result<ExitCode, Error> {
+    let directory = Path::new(config::DIRECTORY);
+    match command {
+        Command::Status { json, tree, networks } => status::run(directory, json, tree, &networks),
+        Command::Check => check::run(directory),
+        Command::Plan { verb, network } => run::plan(directory, verb, &network),
+        Command::Up { network } => run::up(directory, &network),
+        Command::Down { network } => run::down(directory, &network),
+        Command::Gc => run::gc(directory),
+        Command::Completions { shell } => {
+            let mut command = Cli::command();
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut command, "kvmnet", &mut script);
+            print::whole(&mut io::stdout().lock(), &script)?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
