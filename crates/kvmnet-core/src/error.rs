@@ -90,6 +90,8 @@ pub(crate) enum Goal<'a> {
     Release(&'a InterfaceName),
     /// A network is to be up.
     Build(&'a NetworkName),
+    /// A network that is up is to be as it should be.
+    Repair(&'a NetworkName),
     /// A network is to go.
     TakeDown(&'a NetworkName),
     /// What nobody uses is to go.
@@ -100,7 +102,9 @@ impl Goal<'_> {
     fn object(self) -> String {
         match self {
             Self::Attach(tap) | Self::Release(tap) => tap.to_string(),
-            Self::Build(network) | Self::TakeDown(network) => format!("network {network}"),
+            Self::Build(network) | Self::Repair(network) | Self::TakeDown(network) => {
+                format!("network {network}")
+            }
             Self::Sweep => "unused networks".to_owned(),
         }
     }
@@ -110,6 +114,7 @@ impl Goal<'_> {
             Self::Attach(_) => "attached",
             Self::Release(_) => "released",
             Self::Build(_) => "built",
+            Self::Repair(_) => "repaired",
             Self::TakeDown(_) | Self::Sweep => "taken down",
         }
     }

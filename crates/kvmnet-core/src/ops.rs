@@ -8,7 +8,8 @@ use log::{debug, error};
 use crate::error::{Chain, Error, Goal};
 use crate::kernel::{Kernel, KernelError};
 use crate::model::{
-    BridgedNetwork, InterfaceName, ManagedNetwork, Network, NetworkName, Step, owner_of,
+    BridgedNetwork, InterfaceName, ManagedNetwork, ManagedView, Network, NetworkName, Step,
+    owner_of,
 };
 use crate::plan::{self, AttachPlan, Purpose, ReleasePlan, ReleaseScope, TakeDownPlan};
 use crate::report::Report;
@@ -99,7 +100,27 @@ pub fn collect<K: Kernel>(kernel: &mut K, known: &[NetworkName]) -> Result<Repor
     let _lock = kernel.lock()?;
     let plan = plan_collect(kernel, known)?;
     Goal::Sweep.done_unless(apply_all(kernel, &plan.steps))?;
-    Ok(Report::TakenDown { networks: plan.taken_down, in_use: None })
+    Ok(Report::Collected { networks: plan.taken_down })
+}
+
+/// Puts back what is missing of `network`, if it is up; none where it isn't.
+///
+/// # Errors
+/// [`Error`]: something is in the way, or could not be put back.
+pub fn repair<K: Kernel>(
+    kernel: &mut K,
+    network: &ManagedNetwork,
+) -> Result<Option<Report>, Error> {
+    let _lock = kernel.lock()?;
+    let goal = Goal::Repair(&network.name);
+    let view = view_of(kernel, Purpose::Repair, network, goal)?;
+    if !plan::is_up(&view, network) {
+        return Ok(None);
+    }
+    let plan = plan::attach_managed(&view, Purpose::Repair, network)?;
+    apply_until_one_fails(kernel, &plan.steps).map_err(|source| goal.failed(source))?;
+    let steps = plan.steps.iter().map(ToString::to_string).collect();
+    Ok(Some(Report::Repaired { steps }))
 }
 
 /// The steps that a run for this purpose would take now.
@@ -148,11 +169,20 @@ fn plan_managed<K: Kernel>(
     network: &ManagedNetwork,
     goal: Goal<'_>,
 ) -> Result<AttachPlan, Error> {
-    let table = plan::table_of(network);
-    let view = kernel
-        .managed_view(purpose.tap(), network, table.as_ref())
-        .map_err(|source| goal.failed(source))?;
+    let view = view_of(kernel, purpose, network, goal)?;
     Ok(plan::attach_managed(&view, purpose, network)?)
+}
+
+fn view_of<K: Kernel>(
+    kernel: &mut K,
+    purpose: Purpose<'_>,
+    network: &ManagedNetwork,
+    goal: Goal<'_>,
+) -> Result<ManagedView, Error> {
+    let table = plan::table_of(network);
+    kernel
+        .managed_view(purpose.tap(), network, table.as_ref())
+        .map_err(|source| goal.failed(source))
 }
 
 fn plan_bridged<K: Kernel>(

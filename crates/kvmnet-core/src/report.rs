@@ -38,6 +38,16 @@ pub enum Report {
         /// Why the one that was asked for stays.
         in_use: Option<InUse>,
     },
+    /// What nobody used is gone.
+    Collected {
+        /// The networks that nobody used.
+        networks: Vec<NetworkName>,
+    },
+    /// The network is as it should be.
+    Repaired {
+        /// What was done, in words; nothing where nothing was missing.
+        steps: Vec<String>,
+    },
 }
 
 impl Report {
@@ -66,6 +76,19 @@ impl Report {
             }
             Self::TakenDown { networks, in_use } => {
                 (Level::Info, describe_taken_down(subject, networks, in_use.as_ref()))
+            }
+            Self::Collected { networks } if networks.is_empty() => {
+                (Level::Info, "nothing to take down: every network is in use or pinned".to_owned())
+            }
+            Self::Collected { networks } => {
+                let names: Vec<&str> = networks.iter().map(NetworkName::as_str).collect();
+                (Level::Info, format!("took down what nobody used: {}", names.join(", ")))
+            }
+            Self::Repaired { steps } if steps.is_empty() => {
+                (Level::Info, format!("{subject}: is as it should be"))
+            }
+            Self::Repaired { steps } => {
+                (Level::Warn, format!("{subject}: repaired: {}", steps.join("; ")))
             }
         }
     }

@@ -57,6 +57,8 @@ pub enum Command {
         #[arg(value_name = "NAME", value_parser = parse_network)]
         network: NetworkName,
     },
+    /// Put back what somebody took from networks that are up: rules, address, settings
+    Reload,
     /// Take down every network that nobody uses: what killed VMs have left
     Gc,
     /// Print a completion script for a shell

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use kvmnet_core::Chain;
 use kvmnet_core::config::ConfigError;
 use kvmnet_core::kernel::KernelError;
 use kvmnet_core::model::{InterfaceName, NetworkName};
@@ -51,7 +52,15 @@ pub enum Error {
     /// The host can't be looked at.
     #[error("the host cannot be looked at")]
     Look(#[from] KernelError),
+    /// Some networks could not be repaired.
+    #[error("not all is as it should be: {}", list(.0))]
+    Incomplete(Vec<Error>),
     /// stdout doesn't take what is to be printed.
     #[error("cannot print")]
     Print(#[from] io::Error),
+}
+
+fn list(errors: &[Error]) -> String {
+    let lines: Vec<String> = errors.iter().map(|error| Chain(error).to_string()).collect();
+    lines.join("; ")
 }

@@ -71,7 +71,7 @@ fn is_up(network: &ManagedNetwork, host: &HostView) -> bool {
 }
 
 /// What is built in is there as long as no file, good or bad, has its name.
-fn describe(configured: Vec<Configured>, directory: &Path) -> Vec<Described> {
+pub fn describe(configured: Vec<Configured>, directory: &Path) -> Vec<Described> {
     let mut networks: Vec<Described> = configured
         .into_iter()
         .map(|network| Described {

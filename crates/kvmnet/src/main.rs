@@ -44,6 +44,7 @@ fn execute(command: Command) -> Result<ExitCode, Error> {
         Command::Plan { verb, network } => run::plan(directory, verb, &network),
         Command::Up { network } => run::up(directory, &network),
         Command::Down { network } => run::down(directory, &network),
+        Command::Reload => run::reload(directory),
         Command::Gc => run::gc(directory),
         Command::Completions { shell } => {
             let mut command = Cli::command();

@@ -13,6 +13,7 @@ use nix::unistd::geteuid;
 
 use crate::cli::Verb;
 use crate::error::Error;
+use crate::gather;
 use crate::print;
 
 /// Brings a network up, to stay.
@@ -50,12 +51,36 @@ pub fn gc(directory: &Path) -> Result<ExitCode, Error> {
     require_capability("gc")?;
     let known = config::known_networks(directory);
     process::isolate();
-    match ops::collect(&mut System::open()?, &known)? {
-        Report::TakenDown { networks, .. } if networks.is_empty() => {
-            say("nothing to take down: every network is in use or pinned")
+    let report = ops::collect(&mut System::open()?, &known)?;
+    tell("gc", &report)
+}
+
+/// Puts back what is missing of every network that is up.
+///
+/// # Errors
+/// [`Error::Incomplete`] where not all could be made as it should be; the others were.
+pub fn reload(directory: &Path) -> Result<ExitCode, Error> {
+    require_capability("reload")?;
+    let (networks, mistakes) = config::survey(directory);
+    process::isolate();
+    let mut kernel = System::open()?;
+    let mut failures: Vec<Error> = mistakes.into_iter().map(Error::from).collect();
+    let mut count = 0;
+    for described in gather::describe(networks, directory) {
+        let Network::Managed(network) = described.network else { continue };
+        match ops::repair(&mut kernel, &network) {
+            Ok(None) => {}
+            Ok(Some(report)) => {
+                count += 1;
+                tell(network.name.as_str(), &report)?;
+            }
+            Err(error) => failures.push(error.into()),
         }
-        report => tell("gc", &report),
     }
+    if failures.is_empty() && count == 0 {
+        return say("no network of kvmnet's is up");
+    }
+    if failures.is_empty() { Ok(ExitCode::SUCCESS) } else { Err(Error::Incomplete(failures)) }
 }
 
 /// Tells the steps of `up` or `down`, and takes none.

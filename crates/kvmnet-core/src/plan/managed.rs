@@ -33,6 +33,14 @@ impl<'a> Purpose<'a> {
     }
 }
 
+/// Whether the network is up, by whatever name its bridge has now.
+#[must_use]
+pub fn is_up(view: &ManagedView, network: &ManagedNetwork) -> bool {
+    let known = std::slice::from_ref(&network.name);
+    let is_its = |bridge| owner_of(bridge, known).is_some_and(|mark| mark.network == network.name);
+    view.namesake.is_some() || view.bridge.as_ref().is_some_and(is_its)
+}
+
 /// Plans to build or repair `network`, and what its purpose asks for on top.
 ///
 /// The order: rules before there is anything to let through (those of an isolated network hang on

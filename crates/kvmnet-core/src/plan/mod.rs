@@ -10,7 +10,7 @@ mod tap;
 mod tests;
 
 pub use bridged::attach_bridged;
-pub use managed::{Purpose, attach_managed};
+pub use managed::{Purpose, attach_managed, is_up};
 pub use refusal::Refusal;
 pub use release::{InUse, ReleasePlan, ReleaseScope, TakeDownPlan, release, sweep, take_down};
 pub use rules::table_of;

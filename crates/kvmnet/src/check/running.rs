@@ -28,8 +28,8 @@ pub fn find(seen: &Gathered) -> Result<Vec<Finding>, Error> {
                     let lacks = !steps.is_empty();
                     findings.extend(lacks.then(|| {
                         Finding::Mistake(format!(
-                            "network {name}: is not as it should be; the next guest's start puts \
-                             it right, or kvmnet up {name} does now: {}",
+                            "network {name}: is not as it should be; kvmnet reload puts it right, \
+                             as does the next guest's start: {}",
                             steps.join("; ")
                         ))
                     }));

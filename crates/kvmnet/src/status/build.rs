@@ -70,7 +70,7 @@ fn of_network(described: &Described, own: &[(&Link, Mark)], seen: &Gathered) -> 
                 name,
                 mode: Some("bridged"),
                 file,
-                state: if link.is_some() { State::Up } else { State::Down },
+                state: state_of_bridge(link),
                 address: None,
                 bridge: bridge(bridged.bridge.as_str(), link, managed, &seen.host),
                 rules: no_rules(),
@@ -117,7 +117,7 @@ fn other_bridges(shown: &[String], seen: &Gathered) -> Vec<NetworkStatus> {
             name: None,
             mode: Some("bridged"),
             file: None,
-            state: State::Up,
+            state: state_of_bridge(Some(link)),
             address: None,
             bridge: bridge(&link.name, Some(link), Some(false), &seen.host),
             rules: no_rules(),
@@ -127,6 +127,11 @@ fn other_bridges(shown: &[String], seen: &Gathered) -> Vec<NetworkStatus> {
         .collect();
     others.sort_by(|one, other| one.bridge.name.cmp(&other.bridge.name));
     others
+}
+
+/// Of a bridge that is the administrator's to set up.
+fn state_of_bridge(link: Option<&Link>) -> State {
+    if link.is_some_and(|link| link.up) { State::Up } else { State::Down }
 }
 
 fn state_of(link: &Link, mark: &Mark, host: &HostView) -> State {
