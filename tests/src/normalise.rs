@@ -52,6 +52,7 @@ fn by_link(entries: &[Value], volatile: impl Fn(&str) -> bool) -> Vec<Line> {
         // The kernel passes on what becomes of a carrier up to a second later (linkwatch).
         strip(&mut entry, &|key| volatile(key) || key == "operstate");
         remove_flag(&mut entry, "NO-CARRIER");
+        forget_history(&mut entry);
         let name = text(&entry, "ifname");
         for line in flatten(&entry) {
             lines.push(Line::new(Owner::Link(name.clone()), format!("{name}: {line}")));
@@ -63,6 +64,14 @@ fn by_link(entries: &[Value], volatile: impl Fn(&str) -> bool) -> Vec<Line> {
 fn remove_flag(entry: &mut Value, flag: &str) {
     if let Some(flags) = entry["flags"].as_array_mut() {
         flags.retain(|found| found != flag);
+    }
+}
+
+/// Whose start turned forwarding on is told by the mark it made, and not put back with another.
+fn forget_history(entry: &mut Value) {
+    let alias = entry["ifalias"].as_str().and_then(|alias| alias.strip_suffix(":forwarding"));
+    if let Some(mark) = alias.map(str::to_owned) {
+        entry["ifalias"] = mark.into();
     }
 }
 

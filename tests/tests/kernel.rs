@@ -51,7 +51,7 @@ fn the_network_is_built_by_the_first_and_removed_by_the_last() {
     assert_eq!(host.sysctl("net/ipv6/conf/br0/disable_ipv6"), "1");
     let bridge = host.link("br0").unwrap();
     assert_eq!(bridge["address"], "02:6b:76:20:c5:fe");
-    assert_eq!(bridge["ifalias"], "kvmnet:default");
+    assert_eq!(bridge["ifalias"], "kvmnet:default:forwarding");
     let data = &bridge["linkinfo"]["info_data"];
     assert_eq!((&data["stp_state"], &data["forward_delay"]), (&0.into(), &0.into()));
     assert_same(&before, &foreign(&host));
@@ -353,7 +353,7 @@ fn the_log_says_what_was_done_and_where_to_look() {
         said,
         [
             "vnet0: attached to br0; built nat network default, its rules: \
-             nft list table ip kvmnet-default",
+             nft list table ip kvmnet-default; turned on net.ipv4.ip_forward",
             "vnet0: attached to br0",
             "vnet0: released from br0; took down network default, which nobody used",
             "vnet0: was no bridge port any more",

@@ -292,7 +292,7 @@ fn as_an_editor_of_another_system_leaves_it() {
     );
     ok(&host, "natup", Some("lab"), "vnet0");
     assert_eq!(host.addresses("lab"), ["192.168.150.1/24"]);
-    assert_eq!(host.link("lab").unwrap()["ifalias"], "kvmnet:lab");
+    assert_eq!(host.link("lab").unwrap()["ifalias"], "kvmnet:lab:forwarding");
 }
 
 #[test]

@@ -130,12 +130,19 @@ fn traffic(page: &Page, host: &Host, anna: &mut Guest, bert: &mut Guest) {
 /// Shows what kvmnet has built.
 fn facts(page: &Page, host: &Host) {
     page.title("What the host has now");
+    let status = host.run(&["kvmnet", "status"]);
+    let shows_both = GUESTS.iter().all(|(name, tap, _)| {
+        status.stdout.lines().any(|line| line.starts_with(tap) && line.contains(name))
+    });
+    page.check(status.code == 0 && shows_both, "kvmnet status");
+    for line in status.stdout.lines() {
+        page.fact(&format!("    {line}"));
+    }
     let link = host.link("br0").unwrap_or_default();
     page.check(
         host.addresses("br0") == ["192.168.100.1/24"],
         &format!("bridge br0, {}, marked {}", host.addresses("br0").join(" "), link["ifalias"]),
     );
-    page.fact(&format!("    ports: {}", host.ports("br0").join(" ")));
     let table = host.nft("ip", "kvmnet-default");
     page.check(
         table.is_some() && host.count_rules("masquerade") > 0,
