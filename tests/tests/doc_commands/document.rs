@@ -112,7 +112,7 @@ pub fn console(block: &str) -> Vec<Step> {
 }
 
 /// Programs that documents may name and this machine may lack.
-const PROGRAMS: [&str; 12] = [
+const PROGRAMS: [&str; 13] = [
     "bridge",
     "firewall-cmd",
     "ip",
@@ -120,6 +120,7 @@ const PROGRAMS: [&str; 12] = [
     "journalctl",
     "kvmnet",
     "lsmod",
+    "make",
     "nft",
     "sudo",
     "sysctl",
@@ -133,8 +134,8 @@ const PATH: [&str; 4] = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"];
 /// Spoken of, and not meant to be typed as they stand.
 const MENTIONED: [&str; 2] = ["nft -f", "nft flush table"];
 
-/// Whether inline code is a command that somebody may type. `make` and `man` have tests of their
-/// own; a word alone names a program, and `…` stands for what the reader fills in.
+/// Whether inline code is a command that somebody may type. `man` has a test of its own; a
+/// word alone names a program, and `…` stands for what the reader fills in.
 pub fn is_command(span: &str) -> bool {
     let is_setting = |word: &&str| {
         word.split_once('=')
@@ -154,7 +155,7 @@ pub fn is_command(span: &str) -> bool {
         && (argument.is_some() || alone)
         && !is_table
         && !span.contains('…')
-        && !["make", "man"].contains(&program)
+        && program != "man"
         && !MENTIONED.contains(&span)
 }
 
@@ -169,6 +170,7 @@ fn which_inline_code_is_a_command() {
         "KVMNET_LOG=debug ip a",
         "sudo KVMNET_NETWORK=lab qemu-system-x86_64 ...",
         "grep . /sys/class/net/*/ifalias",
+        "make help",
     ] {
         assert!(is_command(span), "{span}");
     }
@@ -180,7 +182,7 @@ fn which_inline_code_is_a_command() {
         "ip link set br0 address …",
         "KVMNET_LOG=debug",
         "ExecStopPost=/usr/libexec/kvmnet-natdown TAP",
-        "make help",
+        "man kvmnet-network",
         "/etc/kvmnet/lab.toml",
     ] {
         assert!(!is_command(span), "{span}");

@@ -41,7 +41,7 @@ pub const FIXTURES: &[Fixture] = &[
     change("default behind Docker", docker, |stage| {
         stage.guest_reaches(OUTSIDE) && forwarded(stage)
     }),
-    change("default with a server", default, |stage| forwarded(stage)),
+    change("default with a server", default, forwarded),
     change(
         "default after a flush",
         |stage| {

@@ -177,7 +177,9 @@ fn claimed(behind: &str) -> Expect {
 mod tests {
     use super::*;
 
-    fn read(text: &str) -> Result<Vec<(String, Mark, Vec<Step>)>, Vec<String>> {
+    type Read = (String, Mark, Vec<Step>);
+
+    fn read(text: &str) -> Result<Vec<Read>, Vec<String>> {
         let steps = |content| match content {
             Content::Commands(steps) => steps,
             Content::File(text) => vec![Step { command: text, expect: Expect::Success }],
@@ -234,6 +236,6 @@ mod tests {
                 vec![Step { expect: words, ..step("ip a") }, step("nft list tables")]
             )]
         );
-        assert_eq!(read("Text, `br0`, and `make demo`.\n\n```\npicture\n```\n"), []);
+        assert_eq!(read("Text, `br0`, and `make`.\n\n```\npicture\n```\n"), []);
     }
 }

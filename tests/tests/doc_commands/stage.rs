@@ -147,6 +147,7 @@ impl Stage {
             "{at}: `{command}`: not {ports:?}: {:?}",
             qemu.written()
         );
+        println!("{at}: {command}: {ports:?}");
         self.qemus.push((qemu, monitor));
     }
 
