@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use kvmnet_tests::Host;
+use kvmnet_tests::{Host, wait_until};
 
 use crate::document::Piece;
 use crate::stage::{SOON, Stage};
@@ -174,11 +174,16 @@ impl Fixture {
     }
 
     #[track_caller]
-    pub fn assert_changed(&self, at: &str, stage: &Stage, wanted: bool) {
-        if let Some(changes) = self.changes {
-            let when = if wanted { "after" } else { "before" };
-            assert_eq!(changes(stage), wanted, "{at}: `{}`, {when} the commands", self.name);
-        }
+    pub fn assert_unchanged(&self, at: &str, stage: &Stage) {
+        let changed = self.changes.is_some_and(|changes| changes(stage));
+        assert!(!changed, "{at}: all is well on `{}`, before any command", self.name);
+    }
+
+    /// A packet may be late on a busy machine.
+    #[track_caller]
+    pub fn assert_changed(&self, at: &str, stage: &Stage) {
+        let changed = self.changes.is_none_or(|changes| wait_until(SOON, || changes(stage)));
+        assert!(changed, "{at}: the commands don't help on `{}`", self.name);
     }
 }
 

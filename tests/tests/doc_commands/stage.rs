@@ -229,9 +229,9 @@ pub fn run(document: &str) {
                 end(&mut stage);
                 let fixture = Fixture::named(fixture);
                 let mut prepared = fixture.prepare(&pieces);
-                fixture.assert_changed(&piece.at, &prepared, false);
+                fixture.assert_unchanged(&piece.at, &prepared);
                 steps.iter().for_each(|step| prepared.step(&piece.at, step, ports));
-                fixture.assert_changed(&piece.at, &prepared, true);
+                fixture.assert_changed(&piece.at, &prepared);
                 stage = Some(prepared);
             }
             (Mark::AsBefore, Content::Commands(steps)) => {
