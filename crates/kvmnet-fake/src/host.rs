@@ -269,7 +269,7 @@ impl FakeHost {
                 if let Some(mark) = &repair.mark {
                     link.alias = mark.to_string();
                 }
-                if repair.forwarding {
+                if repair.forward_at_once {
                     link.kind = LinkKind::Bridge { stp: false, forward_delay: 0 };
                 }
                 if repair.group {

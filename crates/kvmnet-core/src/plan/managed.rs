@@ -248,7 +248,7 @@ impl Situation<'_> {
             mark: (is_ours_to_write(&bridge.alias) && bridge.alias != mark.to_string())
                 .then(|| mark.clone()),
             mtu: self.network.mtu.filter(|&mtu| mtu != bridge.mtu),
-            forwarding: !forwards_at_once,
+            forward_at_once: !forwards_at_once,
             group: bridge.group != BRIDGE_GROUP,
             noarp: (bridge.noarp != isolated).then_some(isolated),
             up: !bridge.up,
