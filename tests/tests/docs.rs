@@ -57,6 +57,7 @@ fn printed_by(variant: &str) -> &'static [&'static str] {
         | "Refusal::RunsElsewhere"
         | "Refusal::HasAnotherAddress"
         | "Refusal::CarriesAddress"
+        | "Refusal::RunsAsIsolated"
         | "Refusal::ForwardingIsOff" => NETWORK_FILES,
         "Refusal::NoBridge" => &["kvmnet-ifup"],
         "Refusal::ForeignBridge"

@@ -240,6 +240,41 @@ fn the_last_leaves_an_isolated_network_while_a_new_one_comes() {
     explore(&["a"], &actors, FULL);
 }
 
+/// The file says nat by now, and a guest is on the network from before: whoever comes, and whatever
+/// is killed or flushed, nobody opens it before that guest has gone.
+#[test]
+fn an_isolated_network_is_not_opened_under_its_guest() {
+    let before = isolated();
+    let Network::Managed(mut opened) = before.clone() else { panic!("{before:?}") };
+    opened.mode = config::default_nat().mode;
+    let opened = Network::Managed(opened);
+    let actors = [
+        actor_on(&opened, Verb::Natup, "b"),
+        actor_on(&opened, Verb::Natup, "c"),
+        actor_on(&opened, Verb::Natdown, "a"),
+    ];
+    let bounds = Bounds { crashes: 2, errors: 0, events: 1 };
+    let (mut refused, mut built) = (false, false);
+    let statistics = Explorer::explore(&with(&before, &["a"]), &actors, bounds, |moment| {
+        foreign_is_untouched(moment);
+        let history = moment.history();
+        let bridge = moment.host.link("br-lab");
+        if let (Some(bridge), true) = (bridge, attached(moment.host, &before).contains("a")) {
+            assert!(
+                bridge.noarp && !moment.host.addresses.contains_key(&bridge.index),
+                "{history}"
+            );
+            let is_ours = |table: &TableId| table.is_reserved();
+            let rules: Vec<_> = moment.host.tables.keys().filter(|table| is_ours(table)).collect();
+            assert!(moment.flushed || rules[0].family == 5, "{rules:?}\n{history}");
+            refused |= moment.outcomes[0] == Outcome::Failed;
+        }
+        built |= moment.outcomes == [Outcome::Succeeded; 3];
+    });
+    report(&actors, statistics);
+    assert!(refused && built);
+}
+
 #[test]
 fn up_and_down_of_one_tap() {
     let actors = [actor(Verb::Natup, "a"), actor(Verb::Natdown, "a")];

@@ -5,7 +5,7 @@ use super::tap::{Target, attach, attachable};
 use super::{AttachPlan, Note, Refusal, table_of};
 use crate::model::{
     BRIDGE_GROUP, BridgeRepair, Forwarding, InterfaceName, Link, LinkChange, LinkKind, Mac,
-    ManagedNetwork, ManagedView, Mark, Mode, Step, Sysctl, TableState, owner_of,
+    ManagedNetwork, ManagedView, Mark, Mode, Step, Sysctl, TableState, owner_of, runs_as_isolated,
 };
 
 /// MTU of a bridge that is about to be made, in bytes: the kernel's default for Ethernet.
@@ -20,7 +20,8 @@ const NEW_BRIDGE_MTU: u32 = 1500;
 ///
 /// # Errors
 /// [`Refusal`] where the tap isn't fit for it, the bridge is somebody else's, the host uses the
-/// subnet elsewhere, or forwarding may not be turned on.
+/// subnet elsewhere, forwarding may not be turned on, or guests of an isolated network would be let
+/// out.
 pub fn attach_managed(
     view: &ManagedView,
     tap: Option<&InterfaceName>,
@@ -115,6 +116,7 @@ impl Situation<'_> {
         mark: &Mark,
     ) -> Result<AttachPlan, Refusal> {
         let Self { view, network, .. } = *self;
+        self.refuse_opening(port, bridge)?;
         let address = network.mode.address().filter(|address| !view.addresses.contains(address));
         if let Some(address) = address {
             self.refuse_conflict()?;
@@ -180,7 +182,7 @@ impl Situation<'_> {
             });
         };
         // The old script's bridge has nothing but taps. Anything else leads to some other network.
-        if let Some(other) = view.foreign_ports.iter().find(|port| !port.is_tap()) {
+        if let Some(other) = view.ports.iter().find(|port| !port.is_tap()) {
             return Err(Refusal::LeadsElsewhere {
                 bridge: network.bridge.clone(),
                 port: other.name.clone(),
@@ -224,6 +226,23 @@ impl Situation<'_> {
             }),
             _ => Ok(()),
         }
+    }
+
+    /// Guests who were started on an isolated network must not find themselves on an open one.
+    fn refuse_opening(&self, port: Option<&Link>, bridge: &Link) -> Result<(), Refusal> {
+        let Self { view, network, .. } = *self;
+        let attaching = port.map(|port| port.index);
+        let is_guest = |other: &Link| Some(other.index) != attaching && other.keeps_alive();
+        if !runs_as_isolated(network, bridge, &view.addresses, &view.other_tables)
+            || !view.ports.iter().any(is_guest)
+        {
+            return Ok(());
+        }
+        Err(Refusal::RunsAsIsolated {
+            bridge: network.bridge.clone(),
+            network: network.name.clone(),
+            mode: network.mode,
+        })
     }
 
     fn delete_other_tables(&self) -> Vec<Step> {

@@ -3,7 +3,7 @@
 use ipnet::Ipv4Net;
 use thiserror::Error;
 
-use crate::model::{InterfaceName, NetworkName, Route};
+use crate::model::{InterfaceName, Mode, NetworkName, Route};
 
 /// A run that was refused; nothing was changed.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -163,6 +163,19 @@ pub enum Refusal {
         addresses: Vec<Ipv4Net>,
         /// The network.
         network: NetworkName,
+    },
+    /// The network runs as isolated: its file has changed, and another mode would let its guests out.
+    #[error(
+        "{bridge}: network {network} runs on it as isolated, but its file says {mode}; stop the \
+         guests of network {network} first, then start them anew"
+    )]
+    RunsAsIsolated {
+        /// The bridge.
+        bridge: InterfaceName,
+        /// The network.
+        network: NetworkName,
+        /// The mode that it should have.
+        mode: Mode,
     },
     /// The host doesn't forward, and kvmnet may not change that.
     #[error(
