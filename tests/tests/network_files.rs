@@ -247,6 +247,19 @@ fn a_file_where_the_directory_should_be() {
     refused(&host, &before, "/etc/kvmnet: cannot be read: Not a directory (os error 20)");
 }
 
+/// A directory that is kept elsewhere, and isn't there today: not the same as none.
+#[test]
+fn a_link_to_the_directory_that_leads_nowhere() {
+    let host = Host::bare();
+    let _tap = host.tap("vnet0");
+    let before = host.foreign();
+    symlink("/run/networks", host.path("/etc/kvmnet")).unwrap();
+    refused(&host, &before, "/etc/kvmnet: cannot be read: No such file or directory (os error 2)");
+    host.write("/run/networks/lab.toml", NAT);
+    ok(&host, "natup", Some("lab"), "vnet0");
+    assert_eq!(host.addresses("lab"), ["192.168.150.1/24"]);
+}
+
 /// Whoever can write a network's file can have the host's rules as he likes.
 #[test]
 fn files_that_others_can_write() {
