@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use log::Level;
 
-use crate::config::{self, Choice};
+use crate::config::{self, Choice, Files};
 use crate::error::{Chain, Error};
 use crate::kernel::System;
 use crate::model::{InterfaceName, Network};
@@ -101,10 +101,10 @@ fn execute(verb: Verb, tap: &InterfaceName) -> Result<Report, Error> {
         down: verb.is_down(),
         source,
     })?;
-    let directory = Path::new(config::DIRECTORY);
-    let known = config::known_networks(directory);
+    let files = Files::list(Path::new(config::DIRECTORY));
+    let known = files.known();
     let network = || {
-        config::resolve(directory, &Choice::of_process(), tap, || match verb {
+        config::resolve(files, &Choice::of_process(), tap, || match verb {
             Verb::Ifup | Verb::Ifdown => Network::Bridged(config::default_bridged()),
             Verb::Natup | Verb::Natdown => Network::Managed(config::default_nat()),
         })
