@@ -12,7 +12,7 @@ use crate::kernel::System;
 use crate::model::{InterfaceName, Network};
 use crate::ops::{self, Report};
 use crate::output::{self, Buffer};
-use crate::plan::{Note, ReleaseScope};
+use crate::plan::Note;
 use crate::process;
 
 /// What a helper does.
@@ -103,21 +103,18 @@ fn execute(verb: Verb, tap: &InterfaceName) -> Result<Report, Error> {
     })?;
     let files = Files::list(Path::new(config::DIRECTORY));
     let known = files.known();
-    let network = || {
-        config::resolve(files, &Choice::of_process(), tap, || match verb {
-            Verb::Ifup | Verb::Ifdown => Network::Bridged(config::default_bridged()),
-            Verb::Natup | Verb::Natdown => Network::Managed(config::default_nat()),
-        })
-    };
     match verb {
-        Verb::Ifup | Verb::Natup => ops::up(&mut kernel, tap, &network()?, &known),
-        Verb::Ifdown => ops::down(&mut kernel, tap, ReleaseScope::AnyBridge, &known),
+        Verb::Ifup | Verb::Natup => {
+            let network = config::resolve(files, &Choice::of_process(), tap, || match verb {
+                Verb::Ifup => Network::Bridged(config::default_bridged()),
+                _ => Network::Managed(config::default_nat()),
+            })?;
+            ops::up(&mut kernel, tap, &network, &known)
+        }
+        Verb::Ifdown => ops::down_from_any(&mut kernel, tap, &known),
         // Whose a bridge is, the bridge says. A file that is wrong or gone keeps no tap from being
         // released; it matters only for bridges that aren't kvmnet's.
-        Verb::Natdown => {
-            let network = network().ok();
-            ops::down(&mut kernel, tap, ReleaseScope::OursOr(network.as_ref()), &known)
-        }
+        Verb::Natdown => ops::down(&mut kernel, tap, || files.usable(), &known),
     }
 }
 

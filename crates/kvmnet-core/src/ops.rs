@@ -7,8 +7,10 @@ use log::{debug, error};
 
 use crate::error::{Chain, Error};
 use crate::kernel::{Kernel, KernelError};
-use crate::model::{BridgedNetwork, InterfaceName, ManagedNetwork, Network, NetworkName, owner_of};
-use crate::plan::{self, AttachPlan, Note, ReleasePlan, ReleaseScope};
+use crate::model::{
+    BridgedNetwork, InterfaceName, ManagedNetwork, Network, NetworkName, ReleaseView, owner_of,
+};
+use crate::plan::{self, AttachPlan, Note, Refusal, ReleasePlan, ReleaseScope};
 
 /// What a run has done, for the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +31,12 @@ pub enum Report {
     },
 }
 
+impl Report {
+    fn released(plan: ReleasePlan) -> Self {
+        Self::Released { from: plan.released_from, taken_down: plan.taken_down }
+    }
+}
+
 /// Makes `tap` a port of `network`, which is built where it isn't there and repaired where
 /// something of it is missing.
 ///
@@ -45,7 +53,7 @@ pub fn up<K: Kernel>(
         Network::Managed(managed) => plan_managed(kernel, tap, managed)?,
         Network::Bridged(bridged) => plan_bridged(kernel, tap, bridged, known)?,
     };
-    let scope = ReleaseScope::OursOr(Some(network));
+    let scope = ReleaseScope::OursOr(std::slice::from_ref(network));
     for step in &plan.steps {
         debug!("{step}");
         if let Err(source) = kernel.apply(step) {
@@ -58,7 +66,9 @@ pub fn up<K: Kernel>(
     Ok(Report::Attached { bridge: plan.bridge, notes: plan.notes })
 }
 
-/// Releases `tap` from its bridge, and takes down every network that nobody uses then.
+/// Releases `tap` from kvmnet's bridge, or from one that natup attaches to for one of `networks`, and
+/// takes down every network that nobody uses then. The networks are asked for once at the most, and
+/// only where the bridge itself doesn't say that it is kvmnet's.
 ///
 /// # Errors
 /// [`Error::Refused`], and nothing was changed; or [`Error::TakeDown`], and all that could be done
@@ -66,12 +76,32 @@ pub fn up<K: Kernel>(
 pub fn down<K: Kernel>(
     kernel: &mut K,
     tap: &InterfaceName,
-    scope: ReleaseScope<'_>,
+    networks: impl FnOnce() -> Vec<Network>,
     known: &[NetworkName],
 ) -> Result<Report, Error> {
     let _lock = kernel.lock()?;
-    let plan = release(kernel, tap, scope, known)?;
-    Ok(Report::Released { from: plan.released_from, taken_down: plan.taken_down })
+    let view = look(kernel, tap, known)?;
+    let plan = match plan::release(&view, tap, ReleaseScope::OursOr(&[]), known) {
+        Err(Refusal::PortOfForeign { .. }) => {
+            plan::release(&view, tap, ReleaseScope::OursOr(&networks()), known)?
+        }
+        planned => planned?,
+    };
+    apply_release(kernel, tap, plan).map(Report::released)
+}
+
+/// As [`down`], but from whatever bridge.
+///
+/// # Errors
+/// As [`down`].
+pub fn down_from_any<K: Kernel>(
+    kernel: &mut K,
+    tap: &InterfaceName,
+    known: &[NetworkName],
+) -> Result<Report, Error> {
+    let _lock = kernel.lock()?;
+    let plan = release(kernel, tap, ReleaseScope::AnyBridge, known)?;
+    Ok(Report::released(plan))
 }
 
 fn plan_managed<K: Kernel>(
@@ -117,12 +147,25 @@ fn release<K: Kernel>(
     scope: ReleaseScope<'_>,
     known: &[NetworkName],
 ) -> Result<ReleasePlan, Error> {
-    let view = kernel.release_view(Some(tap), known).map_err(|source| Error::Kernel {
-        tap: tap.clone(),
-        down: true,
-        source,
-    })?;
+    let view = look(kernel, tap, known)?;
     let plan = plan::release(&view, tap, scope, known)?;
+    apply_release(kernel, tap, plan)
+}
+
+fn look<K: Kernel>(
+    kernel: &mut K,
+    tap: &InterfaceName,
+    known: &[NetworkName],
+) -> Result<ReleaseView, Error> {
+    let failed = |source| Error::Kernel { tap: tap.clone(), down: true, source };
+    kernel.release_view(Some(tap), known).map_err(failed)
+}
+
+fn apply_release<K: Kernel>(
+    kernel: &mut K,
+    tap: &InterfaceName,
+    plan: ReleasePlan,
+) -> Result<ReleasePlan, Error> {
     let failures = apply_all(kernel, &plan);
     if failures.is_empty() { Ok(plan) } else { Err(Error::TakeDown { tap: tap.clone(), failures }) }
 }

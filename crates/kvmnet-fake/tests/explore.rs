@@ -8,10 +8,12 @@ use std::collections::BTreeSet;
 use ipnet::Ipv4Net;
 use kvmnet_core::config;
 use kvmnet_core::model::{
-    InterfaceName, LinkKind, ManagedNetwork, Mode, Network, NetworkName, TableId,
+    BridgedNetwork, InterfaceName, LinkKind, ManagedNetwork, Mode, Network, NetworkName, TableId,
 };
+use kvmnet_core::ops;
 use kvmnet_fake::{
-    Actor, Bounds, Explorer, FakeHost, Moment, Outcome, Statistics, TableContent, Verb, run,
+    Actor, Bounds, Explorer, FakeHost, FakeKernel, Moment, Outcome, Statistics, TableContent, Verb,
+    run,
 };
 
 const TAPS: [&str; 4] = ["a", "b", "c", "probe"];
@@ -332,6 +334,26 @@ fn ifup_after_a_vm_was_killed() {
         }
     });
     report(&actors, statistics);
+}
+
+/// A bridge of kvmnet's says so itself, and a tap without a bridge needs no answer: files are read for
+/// nothing else, and once.
+#[test]
+fn natdown_asks_for_the_networks_only_where_it_needs_them() {
+    let mut host = with(&default(), &["a", "b"]);
+    host.links.get_mut(&index("c")).unwrap().master = Some(3);
+    let known = [config::default_name()];
+    let office = BridgedNetwork { bridge: name("br01"), or_default_route: false };
+    for (tap, asked) in [("a", 0), ("b", 0), ("probe", 0), ("gone", 0), ("c", 1)] {
+        let mut times = 0;
+        let networks = || {
+            times += 1;
+            vec![default(), Network::Bridged(office.clone())]
+        };
+        let released = ops::down(&mut FakeKernel::new(&mut host), &name(tap), networks, &known);
+        assert!(released.is_ok() && times == asked, "{tap}: {released:?}, asked {times} times");
+    }
+    assert!(host.link("br0").is_none() && host.link("c").unwrap().master.is_none());
 }
 
 /// Taking down goes on past what fails: of three things to remove, one is left at the most.

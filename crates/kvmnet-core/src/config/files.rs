@@ -61,6 +61,25 @@ impl Files {
         }
     }
 
+    /// The networks that a tap could have been attached to by natup: those of all files that are
+    /// right, whatever is wrong with others, and `default`. For releasing it.
+    #[must_use]
+    pub fn usable(&self) -> Vec<Network> {
+        let mut networks = Vec::new();
+        let mut has_default = false;
+        for path in self.paths.as_deref().unwrap_or_default() {
+            let Some(name) = name_of(path) else { continue };
+            if let Ok(Some(file)) = read(path, &name) {
+                has_default |= name == default_name();
+                networks.push(file.network);
+            }
+        }
+        if !has_default {
+            networks.push(Network::Managed(default_nat()));
+        }
+        networks
+    }
+
     /// Every network that has a file, in the order of their names.
     ///
     /// # Errors
