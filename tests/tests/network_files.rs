@@ -117,11 +117,11 @@ fn mistakes_in_the_text() {
         (b"# a comment\n\n[lab]\nmode = \"nat\"\n", format!(":3: unknown key lab; {keys}")),
         (
             b"mode = \"isolated\"\nmtu = \"1500\"",
-            ":2: mtu is a string; write it so: mtu = 1500".into(),
+            ":2: mtu is of type string; write it so: mtu = 1500".into(),
         ),
         (
             b"mode = \"isolated\"\ntaps = \"lab*\"",
-            ":2: taps is a string; write it so: taps = [\"lab*\", \"vm-web\"]".into(),
+            ":2: taps is of type string; write it so: taps = [\"lab*\", \"vm-web\"]".into(),
         ),
         (b"address = \"10.0.0.1/0\"", format!(":1: address = \"10.0.0.1/0\" {room}")),
         (b"address = \"10.0.0.1/31\"", format!(":1: address = \"10.0.0.1/31\" {room}")),

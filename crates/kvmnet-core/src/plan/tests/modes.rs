@@ -1,6 +1,8 @@
 use ipnet::Ipv4Net;
 
-use super::{assert_plan, assert_refused, name, network_name, nothing_there, own_bridge, port_of};
+use super::{
+    assert_plan, assert_refused, fresh_tap, name, network_name, nothing_there, own_bridge, port_of,
+};
 use crate::model::{
     BRIDGE_GROUP, Firewall, Forwarding, ForwardingView, Link, LinkKind, Mac, ManagedNetwork,
     ManagedView, Mark, Mode, TableId, TableState,
@@ -172,6 +174,29 @@ fn without_other_guests_an_isolated_network_takes_on_another_mode() {
     view.bridge.as_mut().unwrap().noarp = true;
     view.ports = runs_as_isolated(&network).ports;
     assert_plan(plan(&view, &network), &["repair bridge br-lab: ARP"]);
+}
+
+/// Whatever program says it: a network with a file is put on the bridge by its file.
+#[test]
+fn the_administrators_bridge_is_not_built_on() {
+    for mode in [Mode::Nat(address()), Mode::Routed(address())] {
+        let network = network(mode);
+        let mut view = all_there(&network);
+        let bridge = Link::test_bridge("br-lab", 5);
+        (view.tap, view.bridge) = (fresh_tap(), Some(bridge));
+        view.ports = vec![Link::test("eno1", 2, LinkKind::Other(String::new()))];
+        let remedy = "for a guest on this bridge write mode = \"bridged\" in \
+                      /etc/kvmnet/lab.toml, or give network lab another: bridge = \"NAME\" in \
+                      /etc/kvmnet/lab.toml";
+        let wanted = format!(
+            "br-lab: is not kvmnet's and has the port eno1, which is no tap: a guest of network \
+             lab would land on that network; {remedy}"
+        );
+        assert_refused(plan(&view, &network), &wanted);
+        view.addresses = vec!["10.0.0.11/24".parse().unwrap()];
+        let wanted = format!("br-lab: is not kvmnet's and carries 10.0.0.11/24; {remedy}");
+        assert_refused(plan(&view, &network), &wanted);
+    }
 }
 
 #[test]
