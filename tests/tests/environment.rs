@@ -310,8 +310,9 @@ fn a_kernel_without_nf_tables() {
         (output.code, output.stderr.as_str()),
         (
             1,
-            "kvmnet-natup: vnet0: not attached: this kernel has no nf_tables, which NAT needs: \
-             load it with modprobe nf_tables\n"
+            "kvmnet-natup: vnet0: not attached: this kernel has no nf_tables, which kvmnet's \
+             rules need; load it: modprobe nf_tables, or do without: firewall = \"none\" in the \
+             network's file\n"
         )
     );
     assert!(host.link("br0").is_none());

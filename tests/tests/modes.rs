@@ -473,49 +473,6 @@ fn an_address_on_an_isolated_bridge_is_refused() {
     ok(&host, "natup", "lab", "vnet1");
 }
 
-/// The network's file gets another mode while a guest is on it: the network is turned into what
-/// the file says, or the start is refused with the reason; never half of each.
-#[test]
-fn the_mode_changes_between_two_runs() {
-    let host = Host::new();
-    let (_tap0, _tap1) = (host.tap("vnet0"), host.tap("vnet1"));
-    write(&host, "lab", NAT);
-    ok(&host, "natup", "lab", "vnet0");
-    write(&host, "lab", ROUTED);
-    ok(&host, "natup", "lab", "vnet1");
-    assert_eq!(host.nft("ip", "kvmnet-lab"), Some(golden("lab", routed("192.168.150.1/24"))));
-    assert_eq!(host.ports("lab"), ["vnet0", "vnet1"]);
-    ok(&host, "natdown", "lab", "vnet1");
-
-    write(&host, "lab", ISOLATED);
-    refused(
-        &host,
-        "natup",
-        "lab",
-        "vnet1",
-        "lab: carries 192.168.150.1/24, but the bridge of an isolated network has no address; \
-         take it away: ip address flush dev lab, or stop the guests of network lab first",
-    );
-    // The remedy it names.
-    host.ok("ip address flush dev lab");
-    ok(&host, "natup", "lab", "vnet1");
-    assert_eq!(host.nft_tables(), ["netdev kvmnet-lab"]);
-    assert_eq!(host.nft("netdev", "kvmnet-lab"), Some(golden("lab", Mode::Isolated)));
-    assert!(has_flag(&host, "lab", "NOARP"));
-
-    write(&host, "lab", NAT);
-    ok(&host, "natup", "lab", "vnet1");
-    assert_eq!(host.nft_tables(), ["ip kvmnet-lab"]);
-    assert_eq!(host.nft("ip", "kvmnet-lab"), Some(golden("lab", nat("192.168.150.1/24"))));
-    assert_eq!(host.addresses("lab"), ["192.168.150.1/24"]);
-    // Without ARP no guest would find its gateway.
-    assert!(!has_flag(&host, "lab", "NOARP"), "lab is still NOARP");
-    for tap in ["vnet0", "vnet1"] {
-        ok(&host, "natdown", "lab", tap);
-    }
-    assert!(host.link("lab").is_none() && host.nft_tables().is_empty());
-}
-
 /// Another subnet while a guest is on the network.
 #[test]
 fn the_address_changes_between_two_runs() {

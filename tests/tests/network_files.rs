@@ -117,11 +117,11 @@ fn mistakes_in_the_text() {
         (b"# a comment\n\n[lab]\nmode = \"nat\"\n", format!(":3: unknown key lab; {keys}")),
         (
             b"mode = \"isolated\"\nmtu = \"1500\"",
-            ":2: mtu is a string; write it so: mtu = 1500".into(),
+            ":2: mtu is of type string; write it so: mtu = 1500".into(),
         ),
         (
             b"mode = \"isolated\"\ntaps = \"lab*\"",
-            ":2: taps is a string; write it so: taps = [\"lab*\", \"vm-web\"]".into(),
+            ":2: taps is of type string; write it so: taps = [\"lab*\", \"vm-web\"]".into(),
         ),
         (b"address = \"10.0.0.1/0\"", format!(":1: address = \"10.0.0.1/0\" {room}")),
         (b"address = \"10.0.0.1/31\"", format!(":1: address = \"10.0.0.1/31\" {room}")),
@@ -245,6 +245,19 @@ fn a_file_where_the_directory_should_be() {
     let before = host.foreign();
     host.write("/etc/kvmnet", "");
     refused(&host, &before, "/etc/kvmnet: cannot be read: Not a directory (os error 20)");
+}
+
+/// A directory that is kept elsewhere, and isn't there today: not the same as none.
+#[test]
+fn a_link_to_the_directory_that_leads_nowhere() {
+    let host = Host::bare();
+    let _tap = host.tap("vnet0");
+    let before = host.foreign();
+    symlink("/run/networks", host.path("/etc/kvmnet")).unwrap();
+    refused(&host, &before, "/etc/kvmnet: cannot be read: No such file or directory (os error 2)");
+    host.write("/run/networks/lab.toml", NAT);
+    ok(&host, "natup", Some("lab"), "vnet0");
+    assert_eq!(host.addresses("lab"), ["192.168.150.1/24"]);
 }
 
 /// Whoever can write a network's file can have the host's rules as he likes.

@@ -171,7 +171,13 @@ fn the_administrators_bridge_where_nat_is_meant() {
     host.ok("ip addr add 192.168.100.1/24 dev br0");
     refused(&host, "natup", &["vnet0"], &with("10.0.0.11/24, 192.168.100.1/24"));
     host.ok("ip addr flush dev br0 && ip link set br0 alias kvmnet:lab");
-    refused(&host, "natup", &["vnet0"], "br0: belongs to kvmnet's network lab, not to default");
+    refused(
+        &host,
+        "natup",
+        &["vnet0"],
+        "br0: belongs to kvmnet's network lab, not to default; give network default another: \
+         bridge = \"NAME\" in /etc/kvmnet/default.toml",
+    );
 }
 
 #[test]

@@ -6,13 +6,12 @@ use std::process::ExitCode;
 
 use log::Level;
 
-use crate::config::{self, Choice};
+use crate::config::{self, Choice, Files};
 use crate::error::{Chain, Error, Goal};
 use crate::kernel::System;
 use crate::model::{InterfaceName, Network};
 use crate::ops;
 use crate::output::{self, Buffer};
-use crate::plan::ReleaseScope;
 use crate::process;
 use crate::report::Report;
 
@@ -99,22 +98,19 @@ fn parse(verb: Verb, mut arguments: Vec<OsString>) -> Result<InterfaceName, Erro
 fn execute(verb: Verb, tap: &InterfaceName) -> Result<Report, Error> {
     let goal = if verb.is_down() { Goal::Release(tap) } else { Goal::Attach(tap) };
     let mut kernel = System::open().map_err(|source| goal.failed(source))?;
-    let directory = Path::new(config::DIRECTORY);
-    let known = config::known_networks(directory);
-    let network = || {
-        config::resolve(directory, &Choice::of_process(), tap, || match verb {
-            Verb::Ifup | Verb::Ifdown => Network::Bridged(config::default_bridged()),
-            Verb::Natup | Verb::Natdown => Network::Managed(config::default_nat()),
-        })
-    };
+    let files = Files::list(Path::new(config::DIRECTORY));
+    let known = files.known();
     match verb {
-        Verb::Ifup | Verb::Natup => ops::up(&mut kernel, tap, &network()?, &known),
-        Verb::Ifdown => ops::down(&mut kernel, tap, ReleaseScope::AnyBridge, &known),
+        Verb::Ifup | Verb::Natup => {
+            let network = config::resolve(files, &Choice::of_process(), tap, || match verb {
+                Verb::Ifup => Network::Bridged(config::default_bridged()),
+                _ => Network::Managed(config::default_nat()),
+            })?;
+            ops::up(&mut kernel, tap, &network, &known)
+        }
+        Verb::Ifdown => ops::down_from_any(&mut kernel, tap, &known),
         // Whose a bridge is, the bridge says. A file that is wrong or gone keeps no tap from being
         // released; it matters only for bridges that aren't kvmnet's.
-        Verb::Natdown => {
-            let network = network().ok();
-            ops::down(&mut kernel, tap, ReleaseScope::OursOr(network.as_ref()), &known)
-        }
+        Verb::Natdown => ops::down(&mut kernel, tap, || files.usable(), &known),
     }
 }

@@ -8,10 +8,10 @@ use log::{debug, error};
 use crate::error::{Chain, Error, Goal};
 use crate::kernel::{Kernel, KernelError};
 use crate::model::{
-    BridgedNetwork, InterfaceName, ManagedNetwork, ManagedView, Network, NetworkName, Step,
-    owner_of,
+    BridgedNetwork, InterfaceName, ManagedNetwork, ManagedView, Network, NetworkName, ReleaseView,
+    Step, owner_of,
 };
-use crate::plan::{self, AttachPlan, Purpose, ReleasePlan, ReleaseScope, TakeDownPlan};
+use crate::plan::{self, AttachPlan, Purpose, Refusal, ReleasePlan, ReleaseScope, TakeDownPlan};
 use crate::report::Report;
 
 /// Makes `tap` a port of `network`, which is built where it isn't there and repaired where
@@ -33,7 +33,7 @@ pub fn up<K: Kernel>(
     };
     if let Err(source) = apply_until_one_fails(kernel, &plan.steps) {
         if !plan.was_done {
-            let scope = ReleaseScope::OursOr(Some(network));
+            let scope = ReleaseScope::OursOr(std::slice::from_ref(network));
             report_failure(release(kernel, tap, scope, known));
         }
         return Err(goal.failed(source));
@@ -41,7 +41,9 @@ pub fn up<K: Kernel>(
     Ok(Report::Attached { bridge: plan.bridge, notes: plan.notes })
 }
 
-/// Releases `tap` from its bridge, and takes down every network that nobody uses then.
+/// Releases `tap` from kvmnet's bridge, or from one that natup attaches to for one of `networks`, and
+/// takes down every network that nobody uses then. The networks are asked for once at the most, and
+/// only where the bridge itself doesn't say that it is kvmnet's.
 ///
 /// # Errors
 /// [`Error::Refused`], and nothing was changed; or [`Error::TakeDown`], and all that could be done
@@ -49,12 +51,32 @@ pub fn up<K: Kernel>(
 pub fn down<K: Kernel>(
     kernel: &mut K,
     tap: &InterfaceName,
-    scope: ReleaseScope<'_>,
+    networks: impl FnOnce() -> Vec<Network>,
     known: &[NetworkName],
 ) -> Result<Report, Error> {
     let _lock = kernel.lock()?;
-    let plan = release(kernel, tap, scope, known)?;
-    Ok(Report::Released { from: plan.released_from, taken_down: plan.taken_down })
+    let view = look(kernel, tap, known)?;
+    let plan = match plan::release(&view, tap, ReleaseScope::OursOr(&[]), known) {
+        Err(Refusal::PortOfForeign { .. }) => {
+            plan::release(&view, tap, ReleaseScope::OursOr(&networks()), known)?
+        }
+        planned => planned?,
+    };
+    apply_release(kernel, tap, plan).map(released)
+}
+
+/// As [`down`], but from whatever bridge.
+///
+/// # Errors
+/// As [`down`].
+pub fn down_from_any<K: Kernel>(
+    kernel: &mut K,
+    tap: &InterfaceName,
+    known: &[NetworkName],
+) -> Result<Report, Error> {
+    let _lock = kernel.lock()?;
+    let plan = release(kernel, tap, ReleaseScope::AnyBridge, known)?;
+    Ok(released(plan))
 }
 
 /// Brings `network` up, built or repaired as for a tap, to stay until [`unpin`] takes it down.
@@ -221,10 +243,25 @@ fn release<K: Kernel>(
     scope: ReleaseScope<'_>,
     known: &[NetworkName],
 ) -> Result<ReleasePlan, Error> {
-    let goal = Goal::Release(tap);
-    let view = kernel.release_view(Some(tap), known).map_err(|source| goal.failed(source))?;
+    let view = look(kernel, tap, known)?;
     let plan = plan::release(&view, tap, scope, known)?;
-    goal.done_unless(apply_all(kernel, &plan.steps))?;
+    apply_release(kernel, tap, plan)
+}
+
+fn look<K: Kernel>(
+    kernel: &mut K,
+    tap: &InterfaceName,
+    known: &[NetworkName],
+) -> Result<ReleaseView, Error> {
+    kernel.release_view(Some(tap), known).map_err(|source| Goal::Release(tap).failed(source))
+}
+
+fn apply_release<K: Kernel>(
+    kernel: &mut K,
+    tap: &InterfaceName,
+    plan: ReleasePlan,
+) -> Result<ReleasePlan, Error> {
+    Goal::Release(tap).done_unless(apply_all(kernel, &plan.steps))?;
     Ok(plan)
 }
 
@@ -251,4 +288,8 @@ fn report_failure<T>(undone: Result<T, Error>) {
     if let Err(failure) = undone {
         error!("{}", Chain(&failure));
     }
+}
+
+fn released(plan: ReleasePlan) -> Report {
+    Report::Released { from: plan.released_from, taken_down: plan.taken_down }
 }

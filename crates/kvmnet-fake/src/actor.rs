@@ -14,7 +14,6 @@ use kvmnet_core::model::{
     ReleaseView, Step, Table,
 };
 use kvmnet_core::ops;
-use kvmnet_core::plan::ReleaseScope;
 use kvmnet_core::{Error, LockError, Report, config};
 use nix::errno::Errno;
 
@@ -38,7 +37,7 @@ pub struct Actor {
     pub verb: Verb,
     /// To which tap.
     pub tap: InterfaceName,
-    /// The network that natup and natdown are asked for.
+    /// The network that natup is asked for, and the only one with a file.
     pub network: Network,
 }
 
@@ -87,12 +86,9 @@ impl Actor {
                 let network = Network::Bridged(config::default_bridged());
                 ops::up(kernel, &self.tap, &network, &known)
             }
-            Verb::Ifdown => ops::down(kernel, &self.tap, ReleaseScope::AnyBridge, &known),
+            Verb::Ifdown => ops::down_from_any(kernel, &self.tap, &known),
             Verb::Natup => ops::up(kernel, &self.tap, &self.network, &known),
-            Verb::Natdown => {
-                let scope = ReleaseScope::OursOr(Some(&self.network));
-                ops::down(kernel, &self.tap, scope, &known)
-            }
+            Verb::Natdown => ops::down(kernel, &self.tap, || vec![self.network.clone()], &known),
         }
     }
 

@@ -7,6 +7,7 @@ use kvmnet_core::model::{
     ALL_GROUPS, BRIDGE_GROUP, BridgeView, BridgedNetwork, BridgedView, Forwarding, ForwardingView,
     Inet6, InterfaceName, Link, LinkChange, LinkKind, Mac, ManagedNetwork, ManagedView,
     NetworkName, ReleaseView, Route, Step, Sysctl, Table, TableId, TableState, TapView, owner_of,
+    runs_as_isolated,
 };
 use nix::errno::Errno;
 
@@ -140,21 +141,23 @@ impl FakeHost {
         };
         let state = table.map_or(TableState::AsWanted, |table| self.table_state(table));
         let others = TableId::all_of_network(&network.name);
-        let other_tables = others
+        let other_tables: Vec<TableId> = others
             .into_iter()
             .filter(|id| table.is_none_or(|table| table.id != *id) && self.tables.contains_key(id))
             .collect();
         let known = std::slice::from_ref(&network.name);
-        let foreign = bridge.as_ref().filter(|bridge| owner_of(bridge, known).is_none());
-        let foreign_ports =
-            foreign.map(|bridge| self.ports(bridge.index).cloned().collect()).unwrap_or_default();
+        let looked_into = bridge.as_ref().filter(|bridge| {
+            owner_of(bridge, known).is_none()
+                || runs_as_isolated(network, bridge, &addresses, state, &other_tables)
+        });
+        let ports = looked_into.map(|bridge| self.ports(bridge.index).cloned().collect());
         let namesake = self.links.values().find(|link| {
             bridge.is_none()
                 && owner_of(link, known).is_some_and(|mark| mark.network == network.name)
         });
         ManagedView {
             namesake: namesake.map(|link| link.name.clone()),
-            foreign_ports,
+            ports: ports.unwrap_or_default(),
             tap: tap.map(|tap| self.tap_view(tap)).unwrap_or_default(),
             bridge,
             addresses,
@@ -269,7 +272,7 @@ impl FakeHost {
                 if let Some(mark) = &repair.mark {
                     link.alias = mark.to_string();
                 }
-                if repair.forwarding {
+                if repair.forward_at_once {
                     link.kind = LinkKind::Bridge { stp: false, forward_delay: 0 };
                 }
                 if repair.group {

@@ -8,10 +8,13 @@ use std::collections::BTreeSet;
 use ipnet::Ipv4Net;
 use kvmnet_core::config;
 use kvmnet_core::model::{
-    InterfaceName, LinkKind, ManagedNetwork, Mark, Mode, Network, NetworkName, TableId,
+    BridgedNetwork, InterfaceName, LinkKind, ManagedNetwork, Mark, Mode, Network, NetworkName,
+    TableId,
 };
+use kvmnet_core::ops;
 use kvmnet_fake::{
-    Actor, Bounds, Explorer, FakeHost, Moment, Outcome, Statistics, TableContent, Verb, run,
+    Actor, Bounds, Explorer, FakeHost, FakeKernel, Moment, Outcome, Statistics, TableContent, Verb,
+    run,
 };
 
 const TAPS: [&str; 4] = ["a", "b", "c", "probe"];
@@ -243,6 +246,41 @@ fn the_last_leaves_an_isolated_network_while_a_new_one_comes() {
     explore(&["a"], &actors, FULL);
 }
 
+/// The file says nat by now, and a guest is on the network from before: whoever comes, and whatever
+/// is killed or flushed, nobody opens it before that guest has gone.
+#[test]
+fn an_isolated_network_is_not_opened_under_its_guest() {
+    let before = isolated();
+    let Network::Managed(mut opened) = before.clone() else { panic!("{before:?}") };
+    opened.mode = config::default_nat().mode;
+    let opened = Network::Managed(opened);
+    let actors = [
+        actor_on(&opened, Verb::Natup, "b"),
+        actor_on(&opened, Verb::Natup, "c"),
+        actor_on(&opened, Verb::Natdown, "a"),
+    ];
+    let bounds = Bounds { crashes: 2, errors: 0, events: 1 };
+    let (mut refused, mut built) = (false, false);
+    let statistics = Explorer::explore(&with(&before, &["a"]), &actors, bounds, |moment| {
+        foreign_is_untouched(moment);
+        let history = moment.history();
+        let bridge = moment.host.link("br-lab");
+        if let (Some(bridge), true) = (bridge, attached(moment.host, &before).contains("a")) {
+            assert!(
+                bridge.noarp && !moment.host.addresses.contains_key(&bridge.index),
+                "{history}"
+            );
+            let is_ours = |table: &TableId| table.is_reserved();
+            let rules: Vec<_> = moment.host.tables.keys().filter(|table| is_ours(table)).collect();
+            assert!(moment.flushed || rules[0].family == 5, "{rules:?}\n{history}");
+            refused |= moment.outcomes[0] == Outcome::Failed;
+        }
+        built |= moment.outcomes == [Outcome::Succeeded; 3];
+    });
+    report(&actors, statistics);
+    assert!(refused && built);
+}
+
 #[test]
 fn up_and_down_of_one_tap() {
     let actors = [actor(Verb::Natup, "a"), actor(Verb::Natdown, "a")];
@@ -300,6 +338,26 @@ fn ifup_after_a_vm_was_killed() {
         }
     });
     report(&actors, statistics);
+}
+
+/// A bridge of kvmnet's says so itself, and a tap without a bridge needs no answer: files are read for
+/// nothing else, and once.
+#[test]
+fn natdown_asks_for_the_networks_only_where_it_needs_them() {
+    let mut host = with(&default(), &["a", "b"]);
+    host.links.get_mut(&index("c")).unwrap().master = Some(3);
+    let known = [config::default_name()];
+    let office = BridgedNetwork { bridge: name("br01"), or_default_route: false };
+    for (tap, asked) in [("a", 0), ("b", 0), ("probe", 0), ("gone", 0), ("c", 1)] {
+        let mut times = 0;
+        let networks = || {
+            times += 1;
+            vec![default(), Network::Bridged(office.clone())]
+        };
+        let released = ops::down(&mut FakeKernel::new(&mut host), &name(tap), networks, &known);
+        assert!(released.is_ok() && times == asked, "{tap}: {released:?}, asked {times} times");
+    }
+    assert!(host.link("br0").is_none() && host.link("c").unwrap().master.is_none());
 }
 
 /// Taking down goes on past what fails: of three things to remove, one is left at the most.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use kvmnet_core::config::{self, ConfigError, Configured};
+use kvmnet_core::config::{self, ConfigError, Files};
 use kvmnet_core::kernel::System;
 use kvmnet_core::model::{HostView, ManagedNetwork, Network, NetworkName, RulesState, owner_of};
 use kvmnet_core::plan;
@@ -45,9 +45,9 @@ pub struct Gathered {
 /// # Errors
 /// [`Error::Look`] where the kernel doesn't answer.
 pub fn gather(directory: &Path) -> Result<Gathered, Error> {
-    let (configured, mistakes) = config::survey(directory);
-    let known = config::known_networks(directory);
-    let networks = describe(configured, directory);
+    let files = Files::list(directory);
+    let known = files.known();
+    let (networks, mistakes) = described(files);
     let mut kernel = System::open()?;
     let host = kernel.host_view()?;
     let mut rules = BTreeMap::new();
@@ -70,8 +70,11 @@ fn is_up(network: &ManagedNetwork, host: &HostView) -> bool {
         .any(|link| owner_of(link, known).is_some_and(|mark| mark.network == network.name))
 }
 
-/// What is built in is there as long as no file, good or bad, has its name.
-pub fn describe(configured: Vec<Configured>, directory: &Path) -> Vec<Described> {
+/// The networks, and what is wrong with files. What is built in is there as long as no file, good or bad, has its name.
+pub fn described(files: Files) -> (Vec<Described>, Vec<ConfigError>) {
+    let default = config::default_name();
+    let has_default = files.has(&default);
+    let (configured, mistakes) = files.survey();
     let mut networks: Vec<Described> = configured
         .into_iter()
         .map(|network| Described {
@@ -81,9 +84,7 @@ pub fn describe(configured: Vec<Configured>, directory: &Path) -> Vec<Described>
             taps: network.file.taps,
         })
         .collect();
-    let default = config::default_name();
-    let has_file = config::path_of(directory, &default).symlink_metadata().is_ok();
-    if !has_file {
+    if !has_default {
         networks.push(Described {
             name: default,
             file: None,
@@ -92,5 +93,5 @@ pub fn describe(configured: Vec<Configured>, directory: &Path) -> Vec<Described>
         });
     }
     networks.sort_by(|one, other| one.name.cmp(&other.name));
-    networks
+    (networks, mistakes)
 }

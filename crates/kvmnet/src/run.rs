@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 use std::process::ExitCode;
 
-use kvmnet_core::config::{self, ConfigError};
+use kvmnet_core::config::{ConfigError, Files};
 use kvmnet_core::kernel::System;
 use kvmnet_core::model::{ManagedNetwork, Network, NetworkName, Step, owner_of};
 use kvmnet_core::plan::{InUse, Purpose};
@@ -23,7 +23,7 @@ use crate::print;
 pub fn up(directory: &Path, name: &NetworkName) -> Result<ExitCode, Error> {
     require_capability("up")?;
     let network = managed(directory, name)?;
-    let known = config::known_networks(directory);
+    let known = Files::list(directory).known();
     process::isolate();
     let report = ops::pin(&mut System::open()?, &network, &known)?;
     tell(name.as_str(), &report)
@@ -49,7 +49,7 @@ pub fn down(directory: &Path, name: &NetworkName) -> Result<ExitCode, Error> {
 /// [`Error`].
 pub fn gc(directory: &Path) -> Result<ExitCode, Error> {
     require_capability("gc")?;
-    let known = config::known_networks(directory);
+    let known = Files::list(directory).known();
     process::isolate();
     let report = ops::collect(&mut System::open()?, &known)?;
     tell("gc", &report)
@@ -61,12 +61,12 @@ pub fn gc(directory: &Path) -> Result<ExitCode, Error> {
 /// [`Error::Incomplete`] where not all could be made as it should be; the others were.
 pub fn reload(directory: &Path) -> Result<ExitCode, Error> {
     require_capability("reload")?;
-    let (networks, mistakes) = config::survey(directory);
+    let (networks, mistakes) = gather::described(Files::list(directory));
     process::isolate();
     let mut kernel = System::open()?;
     let mut failures: Vec<Error> = mistakes.into_iter().map(Error::from).collect();
     let mut count = 0;
-    for described in gather::describe(networks, directory) {
+    for described in networks {
         let Network::Managed(network) = described.network else { continue };
         match ops::repair(&mut kernel, &network) {
             Ok(None) => {}
@@ -118,7 +118,7 @@ fn describe(steps: &[Step], in_use: Option<&InUse>) -> String {
 
 /// The network, which must be one that kvmnet builds.
 fn managed(directory: &Path, name: &NetworkName) -> Result<ManagedNetwork, Error> {
-    match config::by_name(directory, name, "the command line") {
+    match Files::list(directory).by_name(name, "the command line") {
         Ok(Network::Managed(network)) => Ok(network),
         Ok(Network::Bridged(bridged)) => {
             Err(Error::Bridged { network: name.clone(), bridge: bridged.bridge })
@@ -132,7 +132,7 @@ fn managed(directory: &Path, name: &NetworkName) -> Result<ManagedNetwork, Error
 
 /// A network is taken down whatever its file says, or says no more.
 fn known_with(directory: &Path, name: &NetworkName) -> Vec<NetworkName> {
-    let mut known = config::known_networks(directory);
+    let mut known = Files::list(directory).known();
     if !known.contains(name) {
         known.push(name.clone());
     }

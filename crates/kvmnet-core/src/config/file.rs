@@ -39,8 +39,13 @@ pub(super) fn parse(
     let reader = Reader { path, text };
     let mut document =
         toml_span::parse(text).map_err(|error| reader.error(error.span, describe(&error.kind)))?;
-    let ValueInner::Table(mut table) = document.take() else {
-        return Err(reader.error(Span::default(), "is no TOML table".to_owned()));
+    // A document is a table; only the parser's type says that it could be something else.
+    let mut table = match document.take() {
+        ValueInner::Table(table) => table,
+        other => {
+            let wanted = ErrorKind::Wanted { expected: "table", found: other.type_str() };
+            return Err(reader.error(document.span, describe(&wanted)));
+        }
     };
     reader.network(&mut table, name)
 }
@@ -176,7 +181,7 @@ impl Reader<'_> {
         match convert(inner) {
             Some(value) => Ok(Some(Found { value, span })),
             None => {
-                let problem = format!("{key} is a {kind}; write it so: {key} = {wanted}");
+                let problem = format!("{key} is of type {kind}; write it so: {key} = {wanted}");
                 Err(self.error(span, problem))
             }
         }

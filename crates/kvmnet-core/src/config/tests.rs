@@ -65,7 +65,7 @@ fn every_mistake_has_its_line_and_its_remedy() {
             "mode = \"natted\"",
             "1: mode = \"natted\" is none; write \"nat\", \"routed\", \"isolated\" or \"bridged\"",
         ),
-        ("mode = 1", "1: mode is a integer; write it so: mode = \"nat\""),
+        ("mode = 1", "1: mode is of type integer; write it so: mode = \"nat\""),
         ("mode = isolated", "1: a word without quotes; write it in quotes: mode = \"nat\""),
         ("mode = \"isolated\"\nmode = \"nat\"", "2: mode stands here a second time; keep one"),
         (
@@ -129,7 +129,10 @@ fn every_mistake_has_its_line_and_its_remedy() {
             "1: address = \"fd00::1/64\" is IPv6, which kvmnet doesn't route yet; write the host's address and the subnet's prefix length: \"192.168.150.1/24\"",
         ),
         ("mode = \"isolated\"\nmtu = 67", "2: mtu = 67: it lies between 68 and 65521"),
-        ("mode = \"isolated\"\nmtu = \"1500\"", "2: mtu is a string; write it so: mtu = 1500"),
+        (
+            "mode = \"isolated\"\nmtu = \"1500\"",
+            "2: mtu is of type string; write it so: mtu = 1500",
+        ),
         (
             "mode = \"isolated\"\nfirewall = \"iptables\"",
             "2: firewall = \"iptables\" is not in this version; write \"nftables\"",
@@ -144,7 +147,7 @@ fn every_mistake_has_its_line_and_its_remedy() {
         ),
         (
             "mode = \"isolated\"\ntaps = \"lab*\"",
-            "2: taps is a string; write it so: taps = [\"lab*\", \"vm-web\"]",
+            "2: taps is of type string; write it so: taps = [\"lab*\", \"vm-web\"]",
         ),
         (
             "mode = \"isolated\"\ntaps = [\n\"lab*\",\n\"a/b\"]",

@@ -18,7 +18,7 @@ pub(super) fn open_directory(path: &Path) -> Result<Option<File>, ConfigError> {
     let flags = libc::O_DIRECTORY | libc::O_CLOEXEC;
     let directory = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
         Ok(directory) => directory,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if is_absent(&error, path) => return Ok(None),
         Err(source) => return Err(ConfigError::Read { path: path.to_owned(), source }),
     };
     check(path, &metadata(path, &directory)?)?;
@@ -34,11 +34,7 @@ pub(super) fn read(path: &Path) -> Result<Option<String>, ConfigError> {
     let flags = libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_CLOEXEC;
     let file = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
         Ok(file) => file,
-        Err(error)
-            if error.kind() == io::ErrorKind::NotFound && path.symlink_metadata().is_err() =>
-        {
-            return Ok(None);
-        }
+        Err(error) if is_absent(&error, path) => return Ok(None),
         Err(source) => return Err(ConfigError::Read { path: path.to_owned(), source }),
     };
     let found = metadata(path, &file)?;
@@ -56,6 +52,12 @@ pub(super) fn read(path: &Path) -> Result<Option<String>, ConfigError> {
     String::from_utf8(bytes)
         .map(Some)
         .map_err(|_| not_a_file(path, "is not UTF-8; a network's file is text (TOML)"))
+}
+
+/// Whether nothing is there. A link that leads nowhere was put there by somebody for something, and
+/// without what it should lead to a tap could land on another network.
+fn is_absent(error: &io::Error, path: &Path) -> bool {
+    error.kind() == io::ErrorKind::NotFound && path.symlink_metadata().is_err()
 }
 
 fn not_a_file(path: &Path, problem: &'static str) -> ConfigError {

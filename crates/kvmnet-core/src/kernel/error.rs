@@ -45,7 +45,10 @@ pub enum KernelError {
         source: io::Error,
     },
     /// The kernel is built without nf_tables, or may not load it.
-    #[error("this kernel has no nf_tables, which NAT needs: load it with modprobe nf_tables")]
+    #[error(
+        "this kernel has no nf_tables, which kvmnet's rules need; load it: modprobe nf_tables, or do \
+         without: firewall = \"none\" in the network's file"
+    )]
     NoNftables,
 }
 

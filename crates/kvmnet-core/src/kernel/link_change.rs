@@ -112,7 +112,7 @@ fn repair_bridge(batch: &mut Batch, index: u32, name: &str, repair: &BridgeRepai
     );
     attributes.extend(repair.mtu.map(|mtu| attribute(Ifla::Mtu, mtu)));
     attributes.extend(repair.group.then(|| attribute(Ifla::Group, BRIDGE_GROUP)));
-    if repair.forwarding {
+    if repair.forward_at_once {
         // The kernel reads the delay first, and refuses 0 (ERANGE) while STP is on.
         turn_off_stp(batch, index, name);
         attributes.push(forwarding_bridge());

@@ -15,7 +15,7 @@ use crate::lock::{Lock, LockError};
 use crate::model::{
     BridgeView, BridgedNetwork, BridgedView, Forwarding, ForwardingView, InterfaceName, Link,
     LinkKind, Mac, ManagedNetwork, ManagedView, Mode, NetworkName, ReleaseView, Route, Step,
-    Sysctl, Table, TableId, TableState, TapView, owner_of,
+    Sysctl, Table, TableId, TableState, TapView, owner_of, runs_as_isolated,
 };
 
 /// Where kvmnet's interface indexes begin: far above what the kernel counts up to by itself.
@@ -285,10 +285,6 @@ impl Kernel for System {
         };
         let known = std::slice::from_ref(&network.name);
         let is_foreign = bridge.as_ref().is_some_and(|bridge| owner_of(bridge, known).is_none());
-        let foreign_ports = match &bridge {
-            Some(bridge) if is_foreign => link::ports_of(&mut self.route, bridge)?,
-            _ => Vec::new(),
-        };
         let tap = self.tap_view(tap)?;
         // Where no rules are added, it doesn't matter whether the kernel knows any.
         let (table, other_tables) = if is_foreign || (wants_tap && tap.link.is_none()) {
@@ -296,11 +292,20 @@ impl Kernel for System {
         } else {
             self.table_state(network, table)?
         };
+        let ports = match &bridge {
+            Some(bridge)
+                if is_foreign
+                    || runs_as_isolated(network, bridge, &addresses, table, &other_tables) =>
+            {
+                link::ports_of(&mut self.route, bridge)?
+            }
+            _ => Vec::new(),
+        };
         Ok(ManagedView {
             tap,
             addresses,
             namesake,
-            foreign_ports,
+            ports,
             conflict,
             free_index,
             table,

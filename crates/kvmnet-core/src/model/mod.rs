@@ -20,4 +20,5 @@ pub use network::{BridgedNetwork, Firewall, Forwarding, ManagedNetwork, Mode, Ne
 pub use step::{BridgeRepair, LinkChange, Step, Sysctl};
 pub use view::{
     BridgeView, BridgedView, ForwardingView, ManagedView, ReleaseView, Route, TableState, TapView,
+    runs_as_isolated,
 };

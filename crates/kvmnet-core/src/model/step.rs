@@ -109,7 +109,7 @@ pub struct BridgeRepair {
     /// The MTU to set in bytes, where it isn't that.
     pub mtu: Option<u32>,
     /// Whether STP and forward delay are to be put to nought.
-    pub forwarding: bool,
+    pub forward_at_once: bool,
     /// Whether it is to be put into kvmnet's interface group.
     pub group: bool,
     /// Whether ARP is to be turned off, or on again.
@@ -207,7 +207,7 @@ impl fmt::Display for BridgeRepair {
             write!(f, " MTU {mtu}")?;
         }
         for (wanted, text) in [
-            (self.forwarding, " no STP, no forward delay"),
+            (self.forward_at_once, " no STP, no forward delay"),
             (self.group, " kvmnet's interface group"),
             (self.noarp == Some(true), " no ARP"),
             (self.noarp == Some(false), " ARP"),

@@ -2,7 +2,7 @@
 
 use ipnet::Ipv4Net;
 
-use super::{InterfaceName, Link, TableId};
+use super::{InterfaceName, Link, ManagedNetwork, Mode, TableId};
 
 /// A tap and what it is a port of.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
@@ -67,8 +67,9 @@ pub struct ManagedView {
     pub namesake: Option<String>,
     /// Its IPv4 addresses.
     pub addresses: Vec<Ipv4Net>,
-    /// Its ports; read only where it isn't kvmnet's.
-    pub foreign_ports: Vec<Link>,
+    /// Its ports; read only where it isn't kvmnet's, or [`runs_as_isolated`] and the network is to
+    /// have another mode.
+    pub ports: Vec<Link>,
     /// A route equal to the subnet or inside it that doesn't lead over the bridge, the widest where
     /// there are several; looked for only where the bridge hasn't got the network's address yet.
     pub conflict: Option<Route>,
@@ -81,6 +82,23 @@ pub struct ManagedView {
     pub other_tables: Vec<TableId>,
     /// What forwards.
     pub forwarding: ForwardingView,
+}
+
+/// Whether a bridge of ours shows that it runs as isolated, where `network` is to have another mode:
+/// by the table that is an isolated network's in place of its own (one beside that is a stray), or
+/// by having neither ARP nor an address.
+#[must_use]
+pub fn runs_as_isolated(
+    network: &ManagedNetwork,
+    bridge: &Link,
+    addresses: &[Ipv4Net],
+    table: TableState,
+    other_tables: &[TableId],
+) -> bool {
+    let isolated = ManagedNetwork { mode: Mode::Isolated, ..network.clone() };
+    network.mode != Mode::Isolated
+        && (table == TableState::Absent && other_tables.contains(&isolated.table())
+            || bridge.noarp && addresses.is_empty())
 }
 
 /// A bridge with its ports.

@@ -5,7 +5,7 @@ use super::tap::{Target, attach, attachable};
 use super::{AttachPlan, Note, Refusal, table_of};
 use crate::model::{
     BRIDGE_GROUP, BridgeRepair, Forwarding, InterfaceName, Link, LinkChange, LinkKind, Mac,
-    ManagedNetwork, ManagedView, Mark, Mode, Step, Sysctl, TableState, owner_of,
+    ManagedNetwork, ManagedView, Mark, Mode, Step, Sysctl, TableState, owner_of, runs_as_isolated,
 };
 
 /// MTU of a bridge that is about to be made, in bytes: the kernel's default for Ethernet.
@@ -49,7 +49,8 @@ pub fn is_up(view: &ManagedView, network: &ManagedNetwork) -> bool {
 ///
 /// # Errors
 /// [`Refusal`] where the tap isn't fit for it, the bridge is somebody else's, the host uses the
-/// subnet elsewhere, or forwarding may not be turned on.
+/// subnet elsewhere, forwarding may not be turned on, or guests of an isolated network would be let
+/// out.
 pub fn attach_managed(
     view: &ManagedView,
     purpose: Purpose<'_>,
@@ -163,6 +164,7 @@ impl Situation<'_> {
         mark: &Mark,
     ) -> Result<AttachPlan, Refusal> {
         let Self { view, network, .. } = *self;
+        self.refuse_opening(port, bridge)?;
         let address = network.mode.address().filter(|address| !view.addresses.contains(address));
         if let Some(address) = address {
             self.refuse_conflict()?;
@@ -243,7 +245,7 @@ impl Situation<'_> {
             });
         };
         // The old script's bridge has nothing but taps. Anything else leads to some other network.
-        if let Some(other) = view.foreign_ports.iter().find(|port| !port.is_tap()) {
+        if let Some(other) = view.ports.iter().find(|port| !port.is_tap()) {
             return Err(Refusal::LeadsElsewhere {
                 bridge: network.bridge.clone(),
                 port: other.name.clone(),
@@ -292,6 +294,23 @@ impl Situation<'_> {
         }
     }
 
+    /// Guests who were started on an isolated network must not find themselves on an open one.
+    fn refuse_opening(&self, port: Option<&Link>, bridge: &Link) -> Result<(), Refusal> {
+        let Self { view, network, .. } = *self;
+        let attaching = port.map(|port| port.index);
+        let is_guest = |other: &Link| Some(other.index) != attaching && other.keeps_alive();
+        if !runs_as_isolated(network, bridge, &view.addresses, view.table, &view.other_tables)
+            || !view.ports.iter().any(is_guest)
+        {
+            return Ok(());
+        }
+        Err(Refusal::RunsAsIsolated {
+            bridge: network.bridge.clone(),
+            network: network.name.clone(),
+            mode: network.mode,
+        })
+    }
+
     fn delete_other_tables(&self) -> Vec<Step> {
         self.view.other_tables.iter().cloned().map(Step::DeleteTable).collect()
     }
@@ -314,7 +333,7 @@ impl Situation<'_> {
             mark: (is_ours_to_write(&bridge.alias) && bridge.alias != mark.to_string())
                 .then(|| mark.clone()),
             mtu: self.network.mtu.filter(|&mtu| mtu != bridge.mtu),
-            forwarding: !forwards_at_once,
+            forward_at_once: !forwards_at_once,
             group: bridge.group != BRIDGE_GROUP,
             noarp: (bridge.noarp != isolated).then_some(isolated),
             up: !bridge.up,

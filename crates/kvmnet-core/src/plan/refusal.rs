@@ -3,7 +3,8 @@
 use ipnet::Ipv4Net;
 use thiserror::Error;
 
-use crate::model::{InterfaceName, NetworkName, Route};
+use crate::config::default_name;
+use crate::model::{InterfaceName, Mode, NetworkName, Route};
 
 /// A run that was refused; nothing was changed.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -67,7 +68,10 @@ pub enum Refusal {
         bridge: InterfaceName,
     },
     /// The bridge was built for another network.
-    #[error("{bridge}: belongs to kvmnet's network {other}, not to {network}")]
+    #[error(
+        "{bridge}: belongs to kvmnet's network {other}, not to {network}; give network {network} \
+         another: bridge = \"NAME\" in /etc/kvmnet/{network}.toml"
+    )]
     BridgeOfAnother {
         /// The bridge.
         bridge: InterfaceName,
@@ -76,12 +80,13 @@ pub enum Refusal {
         /// The network whose bridge it is.
         other: NetworkName,
     },
-    /// A bridge of the administrator's where a network is to be built: a guest meant for NAT must
-    /// never land on the LAN.
+    /// A bridge of the administrator's where a network is to be built: its guests must never land on
+    /// the LAN.
     #[error(
-        "{bridge}: is not kvmnet's and carries {}; use kvmnet-ifup for a guest on this bridge, or \
-         give network {network} another: bridge = \"NAME\" in /etc/kvmnet/{network}.toml",
-        list(addresses)
+        "{bridge}: is not kvmnet's and carries {}; {}, or give network {network} another: \
+         bridge = \"NAME\" in /etc/kvmnet/{network}.toml",
+        list(addresses),
+        way_onto_the_bridge(network)
     )]
     ForeignBridge {
         /// The bridge.
@@ -93,9 +98,10 @@ pub enum Refusal {
     },
     /// A bridge that has the network's address, but isn't one of taps alone.
     #[error(
-        "{bridge}: is not kvmnet's and has the port {port}, which is no tap: a guest meant for NAT \
-         would land on that network; use kvmnet-ifup for a guest on this bridge, or give network \
-         {network} another: bridge = \"NAME\" in /etc/kvmnet/{network}.toml"
+        "{bridge}: is not kvmnet's and has the port {port}, which is no tap: a guest of network \
+         {network} would land on that network; {}, or give network {network} another: \
+         bridge = \"NAME\" in /etc/kvmnet/{network}.toml",
+        way_onto_the_bridge(network)
     )]
     LeadsElsewhere {
         /// The bridge.
@@ -175,6 +181,19 @@ pub enum Refusal {
         /// Its alias.
         alias: String,
     },
+    /// The network runs as isolated: its file has changed, and another mode would let its guests out.
+    #[error(
+        "{bridge}: network {network} runs on it as isolated, but its file says {mode}; stop the \
+         guests of network {network} first, then start them anew"
+    )]
+    RunsAsIsolated {
+        /// The bridge.
+        bridge: InterfaceName,
+        /// The network.
+        network: NetworkName,
+        /// The mode that it should have.
+        mode: Mode,
+    },
     /// The host doesn't forward, and kvmnet may not change that.
     #[error(
         "{network}: the host doesn't forward IPv4, and forwarding = \"never\" forbids turning it \
@@ -204,6 +223,16 @@ pub enum Refusal {
         /// What it is a port of.
         master: String,
     },
+}
+
+/// Left to itself kvmnet-ifup takes the bridge where kvmnet-natup builds the default network. Of a
+/// network that was chosen either program makes the same, and so it is for its file to say.
+fn way_onto_the_bridge(network: &NetworkName) -> String {
+    if *network == default_name() {
+        "use kvmnet-ifup for a guest on this bridge".to_owned()
+    } else {
+        format!("for a guest on this bridge write mode = \"bridged\" in /etc/kvmnet/{network}.toml")
+    }
 }
 
 fn list(addresses: &[Ipv4Net]) -> String {

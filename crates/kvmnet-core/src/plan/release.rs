@@ -12,9 +12,9 @@ use crate::model::{
 pub enum ReleaseScope<'a> {
     /// From any.
     AnyBridge,
-    /// From kvmnet's, and from one that isn't kvmnet's but is what natup attaches to for this
-    /// network: what the one attached, the other releases.
-    OursOr(Option<&'a Network>),
+    /// From kvmnet's, and from one that isn't kvmnet's but is what natup attaches to for one of these
+    /// networks: what the one attached, the other releases.
+    OursOr(&'a [Network]),
 }
 
 /// What releasing a tap comes to.
@@ -114,9 +114,9 @@ fn require_releasable<'a>(
         })?;
     let releasable = match scope {
         ReleaseScope::AnyBridge => true,
-        ReleaseScope::OursOr(network) => {
+        ReleaseScope::OursOr(networks) => {
             owner_of(&bridge.link, known).is_some()
-                || network.is_some_and(|network| stands_in_for(bridge, network))
+                || networks.iter().any(|network| stands_in_for(bridge, network))
         }
     };
     if releasable {

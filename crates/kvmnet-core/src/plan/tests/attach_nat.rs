@@ -169,14 +169,14 @@ fn the_old_scripts_bridge_is_used_without_rules() {
 fn a_bridge_with_other_ports_than_taps_is_not_the_old_scripts() {
     let mut view = all_there();
     view.bridge = Some(Link::test_bridge("br0", 5));
-    view.foreign_ports = vec![Link::test_tap("vnet7", 8)];
+    view.ports = vec![Link::test_tap("vnet7", 8)];
     assert!(plan(&view).is_ok());
-    view.foreign_ports.push(Link::test("eno1", 2, LinkKind::Other(String::new())));
+    view.ports.push(Link::test("eno1", 2, LinkKind::Other(String::new())));
     assert_refused(
         plan(&view),
-        "br0: is not kvmnet's and has the port eno1, which is no tap: a guest meant for NAT would \
-         land on that network; use kvmnet-ifup for a guest on this bridge, or give network default \
-         another: bridge = \"NAME\" in /etc/kvmnet/default.toml",
+        "br0: is not kvmnet's and has the port eno1, which is no tap: a guest of network \
+         default would land on that network; use kvmnet-ifup for a guest on this bridge, or give \
+         network default another: bridge = \"NAME\" in /etc/kvmnet/default.toml",
     );
 }
 
@@ -261,7 +261,11 @@ fn refusals() {
 
     let mut view = all_there();
     view.bridge.as_mut().unwrap().alias = "kvmnet:lab".to_owned();
-    assert_refused(plan(&view), "br0: belongs to kvmnet's network lab, not to default");
+    assert_refused(
+        plan(&view),
+        "br0: belongs to kvmnet's network lab, not to default; give network default another: \
+         bridge = \"NAME\" in /etc/kvmnet/default.toml",
+    );
 }
 
 #[test]

@@ -34,7 +34,7 @@ fn nothing_there() -> ManagedView {
         bridge: None,
         namesake: None,
         addresses: Vec::new(),
-        foreign_ports: Vec::new(),
+        ports: Vec::new(),
         conflict: None,
         free_index: 1_000_007,
         table: TableState::Absent,

@@ -1,9 +1,11 @@
 use ipnet::Ipv4Net;
 
-use super::{assert_plan, assert_refused, name, network_name, nothing_there, own_bridge, port_of};
+use super::{
+    assert_plan, assert_refused, fresh_tap, name, network_name, nothing_there, own_bridge, port_of,
+};
 use crate::model::{
-    BRIDGE_GROUP, Firewall, Forwarding, ForwardingView, Link, Mac, ManagedNetwork, ManagedView,
-    Mark, Mode, TableId, TableState,
+    BRIDGE_GROUP, Firewall, Forwarding, ForwardingView, Link, LinkKind, Mac, ManagedNetwork,
+    ManagedView, Mark, Mode, TableId, TableState,
 };
 use crate::plan::{AttachPlan, Purpose, Refusal, attach_managed, table_of};
 
@@ -112,6 +114,93 @@ fn the_host_keeps_no_way_to_an_isolated_network() {
         "br-lab: carries 10.77.0.1/20, but the bridge of an isolated network has no address; take \
          it away: ip address flush dev br-lab, or stop the guests of network lab first",
     );
+}
+
+/// What `network` looks like while it runs as isolated still, with another guest on it.
+fn runs_as_isolated(network: &ManagedNetwork) -> ManagedView {
+    let isolated = ManagedNetwork { mode: Mode::Isolated, ..network.clone() };
+    let mut view = all_there(&isolated);
+    view.table = TableState::Absent;
+    view.other_tables = vec![isolated.table()];
+    let bridge = view.bridge.as_ref().unwrap();
+    let mut guest = port_of(bridge).link.unwrap();
+    (guest.name, guest.index) = ("vnet1".to_owned(), 21);
+    view.ports = vec![view.tap.link.clone().unwrap(), guest];
+    view
+}
+
+/// Guests who were started behind closed doors stay there, whatever the file says by now.
+#[test]
+fn an_isolated_network_is_not_opened_while_guests_are_on_it() {
+    for mode in [Mode::Nat(address()), Mode::Routed(address())] {
+        let network = network(mode);
+        let wanted = format!(
+            "br-lab: network lab runs on it as isolated, but its file says {mode}; stop the guests \
+             of network lab first, then start them anew"
+        );
+        let whole = runs_as_isolated(&network);
+        // Each sign alone: somebody has flushed the ruleset, or turned ARP on, or given an address.
+        let mut flushed = whole.clone();
+        flushed.other_tables.clear();
+        let mut with_arp = whole.clone();
+        with_arp.bridge.as_mut().unwrap().noarp = false;
+        with_arp.addresses = vec![address()];
+        for view in [whole, flushed, with_arp] {
+            assert_refused(plan(&view, &network), &wanted);
+            assert_refused(attach_managed(&view, Purpose::Pinned, &network), &wanted);
+        }
+    }
+}
+
+#[test]
+fn without_other_guests_an_isolated_network_takes_on_another_mode() {
+    let network = network(Mode::Nat(address()));
+    let converted = [
+        "delete table netdev kvmnet-lab",
+        "make table ip kvmnet-lab",
+        "repair bridge br-lab: ARP",
+        "give br-lab the address 10.77.0.1/20",
+    ];
+    // The tap itself, and one that nobody holds open, are no guests.
+    let mut view = runs_as_isolated(&network);
+    view.ports[1].kind = LinkKind::Tap { persistent: true };
+    assert!(plan(&view, &network).is_err());
+    view.ports[1].carrier = false;
+    assert_plan(plan(&view, &network), &converted);
+    view.ports.clear();
+    assert_plan(plan(&view, &network), &converted);
+    // What has an address was not isolated, with ARP or without.
+    let mut view = all_there(&network);
+    view.bridge.as_mut().unwrap().noarp = true;
+    view.ports = runs_as_isolated(&network).ports;
+    assert_plan(plan(&view, &network), &["repair bridge br-lab: ARP"]);
+    // A saved ruleset brought a stray table back, beside the network's own.
+    view.bridge.as_mut().unwrap().noarp = false;
+    view.other_tables = runs_as_isolated(&network).other_tables;
+    assert_plan(plan(&view, &network), &["delete table netdev kvmnet-lab"]);
+}
+
+/// Whatever program says it: a network with a file is put on the bridge by its file.
+#[test]
+fn the_administrators_bridge_is_not_built_on() {
+    for mode in [Mode::Nat(address()), Mode::Routed(address())] {
+        let network = network(mode);
+        let mut view = all_there(&network);
+        let bridge = Link::test_bridge("br-lab", 5);
+        (view.tap, view.bridge) = (fresh_tap(), Some(bridge));
+        view.ports = vec![Link::test("eno1", 2, LinkKind::Other(String::new()))];
+        let remedy = "for a guest on this bridge write mode = \"bridged\" in \
+                      /etc/kvmnet/lab.toml, or give network lab another: bridge = \"NAME\" in \
+                      /etc/kvmnet/lab.toml";
+        let wanted = format!(
+            "br-lab: is not kvmnet's and has the port eno1, which is no tap: a guest of network \
+             lab would land on that network; {remedy}"
+        );
+        assert_refused(plan(&view, &network), &wanted);
+        view.addresses = vec!["10.0.0.11/24".parse().unwrap()];
+        let wanted = format!("br-lab: is not kvmnet's and carries 10.0.0.11/24; {remedy}");
+        assert_refused(plan(&view, &network), &wanted);
+    }
 }
 
 #[test]

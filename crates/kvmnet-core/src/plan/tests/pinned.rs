@@ -5,8 +5,8 @@ use super::{
 };
 use crate::config;
 use crate::model::{
-    BridgeView, ForwardingView, InterfaceName, Link, LinkKind, ManagedView, Network, ReleaseView,
-    TableId, TableState,
+    BridgeView, ForwardingView, InterfaceName, Link, LinkKind, ManagedView, ReleaseView, TableId,
+    TableState,
 };
 use crate::plan::{
     AttachPlan, Note, Purpose, Refusal, ReleaseScope, TakeDownPlan, attach_managed, release, sweep,
@@ -183,7 +183,7 @@ fn only_down_ends_a_pin() {
     let pinned = running("kvmnet:default:pinned", &[]);
     assert_steps(&sweep(&pinned, &known), &[]);
     assert_steps(&take_down(&pinned, &network_name("lab"), &known), &[]);
-    let scope = ReleaseScope::OursOr(None::<&Network>);
+    let scope = ReleaseScope::OursOr(&[]);
     let released = release(&pinned, &tap(), scope, &known).unwrap();
     assert!(released.steps.is_empty(), "{released:?}");
     let unpinned = running("kvmnet:default", &[]);

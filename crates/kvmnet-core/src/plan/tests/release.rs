@@ -1,6 +1,6 @@
 use super::{assert_refused, name, network_name, own_bridge, text};
 use crate::config;
-use crate::model::{BridgeView, Link, LinkKind, Network, ReleaseView, TableId};
+use crate::model::{BridgeView, BridgedNetwork, Link, LinkKind, Network, ReleaseView, TableId};
 use crate::plan::{Refusal, ReleasePlan, ReleaseScope, release};
 
 fn port(name: &str, index: u32, bridge: &Link) -> Link {
@@ -39,9 +39,11 @@ fn on_foreign_bridge(bridge: &str, address: &str) -> ReleaseView {
 }
 
 fn natdown(view: &ReleaseView) -> Result<ReleasePlan, Refusal> {
-    let network = Network::Managed(config::default_nat());
-    let scope = ReleaseScope::OursOr(Some(&network));
-    release(view, &name("vnet0"), scope, &[config::default_name()])
+    natdown_knowing(view, &[Network::Managed(config::default_nat())])
+}
+
+fn natdown_knowing(view: &ReleaseView, networks: &[Network]) -> Result<ReleasePlan, Refusal> {
+    release(view, &name("vnet0"), ReleaseScope::OursOr(networks), &[config::default_name()])
 }
 
 fn ifdown(view: &ReleaseView) -> Result<ReleasePlan, Refusal> {
@@ -158,6 +160,27 @@ fn ifdown_releases_from_any_bridge_and_natdown_from_its_own() {
     // What natup attached to, natdown releases.
     assert_steps(&natdown(&on_foreign_bridge("br0", "192.168.100.1/24")).unwrap(), &[RELEASE]);
     assert!(natdown(&on_foreign_bridge("br1", "192.168.100.1/24")).is_err());
+}
+
+/// The network of any file: natdown isn't told which one natup was asked for.
+#[test]
+fn natdown_releases_from_the_bridge_of_any_network() {
+    let bridged = |bridge: &str| {
+        Network::Bridged(BridgedNetwork { bridge: name(bridge), or_default_route: false })
+    };
+    let networks = [Network::Managed(config::default_nat()), bridged("br1"), bridged("office")];
+    for bridge in ["br1", "office"] {
+        let view = on_foreign_bridge(bridge, "10.0.0.11/24");
+        assert_steps(&natdown_knowing(&view, &networks).unwrap(), &[RELEASE]);
+    }
+    for (bridge, address) in [("br0", "10.0.0.11/24"), ("br2", "192.168.100.1/24")] {
+        let refused = natdown_knowing(&on_foreign_bridge(bridge, address), &networks);
+        assert!(matches!(refused, Err(Refusal::PortOfForeign { .. })), "{refused:?}");
+    }
+    // From its own it needs none.
+    let plan = natdown_knowing(&on_own_bridge(vec![]), &[]).unwrap();
+    assert_steps(&plan, &[RELEASE, DELETE_TABLE, DELETE_BRIDGE]);
+    assert!(natdown_knowing(&on_foreign_bridge("br1", "10.0.0.11/24"), &[]).is_err());
 }
 
 #[test]
