@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::Ipv4Net;
 use kvmnet_core::model::{
-    ALL_GROUPS, BRIDGE_GROUP, BridgeView, BridgedNetwork, BridgedView, Forwarding, ForwardingView,
-    Inet6, InterfaceName, Link, LinkChange, LinkKind, Mac, ManagedNetwork, ManagedView,
-    NetworkName, ReleaseView, Route, Step, Sysctl, Table, TableId, TableState, TapView, owner_of,
-    runs_as_isolated,
+    ALL_GROUPS, AcceptOwner, AcceptsChange, BRIDGE_GROUP, BridgeView, BridgedNetwork, BridgedView,
+    FilterView, Forwarding, ForwardingView, FoundAccept, Inet6, InterfaceName, Link, LinkChange,
+    LinkKind, Mac, ManagedNetwork, ManagedView, NetworkName, ReleaseView, Route, RulePlace, Step,
+    Sysctl, Table, TableId, TableState, TapView, owner_of, runs_as_isolated,
 };
 use nix::errno::Errno;
 
@@ -37,6 +37,10 @@ pub struct FakeHost {
     pub ip_forward: bool,
     /// The interfaces that forward by a setting of their own.
     pub forwarding: BTreeSet<InterfaceName>,
+    /// The forward filters of iptables-nft, with the rules of kvmnet's in them.
+    pub filters: Vec<FilterView>,
+    /// Whether frames from port to port are filtered, too.
+    pub bridge_netfilter: bool,
 }
 
 impl FakeHost {
@@ -80,6 +84,7 @@ impl FakeHost {
     /// `nft flush ruleset`.
     pub fn flush_ruleset(&mut self) {
         self.tables.clear();
+        self.filters.clear();
     }
 
     /// The link of that name.
@@ -115,7 +120,8 @@ impl FakeHost {
             .and_then(|index| self.links.get(&index))
             .filter(|link| matches!(link.kind, LinkKind::Bridge { .. }))
             .cloned();
-        BridgedView { tap: self.tap_view(tap), named, default_route }
+        let filters = if self.bridge_netfilter { self.filters.clone() } else { Vec::new() };
+        BridgedView { tap: self.tap_view(tap), named, filters, default_route }
     }
 
     pub(crate) fn managed_view(
@@ -151,6 +157,10 @@ impl FakeHost {
                 || runs_as_isolated(network, bridge, &addresses, state, &other_tables)
         });
         let ports = looked_into.map(|bridge| self.ports(bridge.index).cloned().collect());
+        // What the kernel isn't asked for of somebody else's bridge.
+        let is_foreign = bridge.as_ref().is_some_and(|bridge| owner_of(bridge, known).is_none());
+        let filters = if is_foreign { Vec::new() } else { self.filters.clone() };
+        let is_dropped = filters.iter().any(|filter| filter.drops);
         let namesake = self.links.values().find(|link| {
             bridge.is_none()
                 && owner_of(link, known).is_some_and(|mark| mark.network == network.name)
@@ -166,6 +176,9 @@ impl FakeHost {
             table: state,
             other_tables,
             forwarding: self.forwarding_view(network),
+            filters,
+            uplinks: self.uplink().filter(|_| is_dropped).into_iter().collect(),
+            bridge_netfilter: is_dropped && self.bridge_netfilter,
         }
     }
 
@@ -177,13 +190,16 @@ impl FakeHost {
         }
     }
 
+    fn uplink(&self) -> Option<InterfaceName> {
+        let uplink = self.default_route.and_then(|index| self.links.get(&index));
+        uplink.and_then(|link| InterfaceName::parse(link.name.as_ref()).ok())
+    }
+
     fn forwarding_view(&self, network: &ManagedNetwork) -> ForwardingView {
         let mut interfaces_off = Vec::new();
         if !self.ip_forward && network.forwarding == Forwarding::Interfaces {
-            let uplink = self.default_route.and_then(|index| self.links.get(&index));
-            let uplink = uplink.and_then(|link| InterfaceName::parse(link.name.as_ref()).ok());
             interfaces_off.push(network.bridge.clone());
-            interfaces_off.extend(uplink);
+            interfaces_off.extend(self.uplink());
             interfaces_off.retain(|name| !self.forwarding.contains(name));
         }
         ForwardingView { global: self.ip_forward, interfaces_off }
@@ -196,10 +212,15 @@ impl FakeHost {
     ) -> ReleaseView {
         let tap = tap.and_then(|tap| self.link(tap.as_str())).cloned();
         let master = tap.as_ref().and_then(|tap| tap.master);
-        let of_interest = self
-            .links
-            .values()
-            .filter(|link| Some(link.index) == master || owner_of(link, known).is_some());
+        let accepts = || self.filters.iter().flat_map(|filter| &filter.accepts);
+        let is_spoken_of = |link: &Link| {
+            accepts().any(|found| {
+                matches!(&found.owner, AcceptOwner::Bridge(name) if name.as_str() == link.name)
+            })
+        };
+        let of_interest = self.links.values().filter(|link| {
+            Some(link.index) == master || owner_of(link, known).is_some() || is_spoken_of(link)
+        });
         let bridges = of_interest
             .map(|link| BridgeView {
                 ports: self.ports(link.index).cloned().collect(),
@@ -211,7 +232,7 @@ impl FakeHost {
             })
             .collect();
         let tables = self.tables.keys().filter(|table| table.is_reserved()).cloned().collect();
-        ReleaseView { tap, bridges, tables }
+        ReleaseView { tap, bridges, tables, filters: self.filters.clone() }
     }
 
     /// Carries out a step as the kernel does: of rtnetlink messages each, whatever became of those
@@ -232,6 +253,7 @@ impl FakeHost {
                 self.tables.insert(table.id.clone(), TableContent::Rules(table.clone()));
                 Ok(())
             }
+            Step::Accepts(change) => self.change_accepts(change),
             Step::DeleteTable(table) => {
                 self.tables.remove(table);
                 Ok(())
@@ -252,6 +274,23 @@ impl FakeHost {
                 Ok(())
             }
         }
+    }
+
+    fn change_accepts(&mut self, change: &AcceptsChange) -> Result<(), Errno> {
+        let found = self.filters.iter_mut().find(|filter| filter.family == change.family);
+        let accepts = &mut found.ok_or(Errno::ENOENT)?.accepts;
+        let is_there = |place: &RulePlace| accepts.iter().any(|found| found.at == *place);
+        if !change.delete.iter().all(is_there) {
+            return Err(Errno::ENOENT);
+        }
+        let used = accepts.iter().map(|found| found.at.handle).max().unwrap_or(0);
+        accepts.retain(|found| !change.delete.contains(&found.at));
+        for (handle, (owner, rule)) in (used + 1..).zip(change.insert.iter().rev()) {
+            let at = RulePlace { chain: change.chain.clone(), handle };
+            let rule = Some(rule.clone());
+            accepts.insert(0, FoundAccept { at, owner: owner.clone(), rule });
+        }
+        Ok(())
     }
 
     fn change(&mut self, change: &LinkChange) -> Result<(), Errno> {

@@ -4,11 +4,10 @@ use neli::consts::rtnl::RtTable;
 use nix::errno::Errno;
 
 use super::link;
-use super::system::without_nftables;
 use super::{KernelError, System, address, nftables, route, sysctl};
 use crate::model::{
     HostForwarding, HostRoute, HostView, InterfaceName, Link, LinkKind, RulesState, Sysctl, Table,
-    TableState,
+    TableId, TableState,
 };
 
 impl System {
@@ -32,7 +31,9 @@ impl System {
                 })
                 .collect(),
             uplinks: uplinks.iter().filter_map(name_of).map(|link| link.name.clone()).collect(),
-            tables: permitted(self.reserved_tables())?,
+            tables: permitted(self.tables())?.map(|tables| {
+                tables.into_iter().map(|table| table.id).filter(TableId::is_reserved).collect()
+            }),
             forwarding: forwarding(&links)?,
             bridge_netfilter: sysctl::bridge_netfilter(),
             links,
@@ -48,16 +49,16 @@ impl System {
         let Some(table) = wanted else {
             return Ok(RulesState::NotOurs);
         };
-        let state = self.netfilter().and_then(|socket| {
-            nftables::table_state(socket, Some(table), &[]).map_err(without_nftables)
-        });
+        let state = self
+            .tables()
+            .and_then(|tables| nftables::table_state(self.netfilter()?, Some(table), &tables));
         match permitted(state) {
             Err(KernelError::NoNftables) => Ok(RulesState::Missing),
             Err(error) => Err(error),
             Ok(None) => Ok(RulesState::Unknown),
-            Ok(Some((TableState::Absent, _))) => Ok(RulesState::Missing),
-            Ok(Some((TableState::AsWanted, _))) => Ok(RulesState::InPlace),
-            Ok(Some((TableState::Different, _))) => Ok(RulesState::Changed),
+            Ok(Some(TableState::Absent)) => Ok(RulesState::Missing),
+            Ok(Some(TableState::AsWanted)) => Ok(RulesState::InPlace),
+            Ok(Some(TableState::Different)) => Ok(RulesState::Changed),
         }
     }
 }

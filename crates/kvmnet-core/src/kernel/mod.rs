@@ -9,6 +9,7 @@ mod link;
 mod link_change;
 mod nftables;
 mod route;
+mod rules_view;
 mod socket;
 mod sysctl;
 mod system;

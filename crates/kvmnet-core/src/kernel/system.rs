@@ -9,13 +9,14 @@ use nix::errno::Errno;
 
 use super::link::{self, Which};
 use super::route;
+use super::rules_view::RulesView;
 use super::socket::Socket;
 use super::{Kernel, KernelError, address, link_change, nftables, sysctl};
 use crate::lock::{Lock, LockError};
 use crate::model::{
-    BridgeView, BridgedNetwork, BridgedView, Forwarding, ForwardingView, InterfaceName, Link,
-    LinkKind, Mac, ManagedNetwork, ManagedView, Mode, NetworkName, ReleaseView, Route, Step,
-    Sysctl, Table, TableId, TableState, TapView, owner_of, runs_as_isolated,
+    AcceptOwner, BridgeView, BridgedNetwork, BridgedView, FilterView, Forwarding, ForwardingView,
+    InterfaceName, Link, LinkKind, Mac, ManagedNetwork, ManagedView, Mode, NetworkName,
+    ReleaseView, Route, Step, Sysctl, Table, TableId, TapView, owner_of, runs_as_isolated,
 };
 
 /// Where kvmnet's interface indexes begin: far above what the kernel counts up to by itself.
@@ -28,7 +29,7 @@ const INDEXES: u32 = 1_000_000;
 /// nf_tables, and so comes last, when the bridge's deletion has waited already.
 pub struct System {
     pub(super) route: Socket,
-    netfilter: Option<Socket>,
+    pub(super) netfilter: Option<Socket>,
 }
 
 impl System {
@@ -40,21 +41,6 @@ impl System {
         let route = Socket::open(NlFamily::Route)
             .map_err(|error| KernelError::system("open a rtnetlink socket", error))?;
         Ok(Self { route, netfilter: None })
-    }
-
-    pub(super) fn netfilter(&mut self) -> Result<&mut Socket, KernelError> {
-        match &mut self.netfilter {
-            Some(socket) => Ok(socket),
-            empty => {
-                let socket = Socket::open(NlFamily::Netfilter).map_err(|error| {
-                    match error.raw_os_error().map(Errno::from_raw) {
-                        Some(Errno::EPROTONOSUPPORT) => KernelError::NoNftables,
-                        _ => KernelError::system("open a netfilter socket", error),
-                    }
-                })?;
-                Ok(empty.insert(socket))
-            }
-        }
     }
 
     /// The link with that index, where one is given.
@@ -124,26 +110,15 @@ impl System {
         Err(KernelError::system("find a free interface index", error))
     }
 
-    /// How the table compares with the wanted one, and which others the network has. Where no rules
-    /// are wanted, a host without nf_tables does as well as any.
-    fn table_state(
-        &mut self,
-        network: &ManagedNetwork,
-        wanted: Option<&Table>,
-    ) -> Result<(TableState, Vec<TableId>), KernelError> {
-        let others: Vec<TableId> = TableId::all_of_network(&network.name)
-            .into_iter()
-            .filter(|table| wanted.is_none_or(|wanted| wanted.id != *table))
-            .collect();
-        let state = self.netfilter().and_then(|socket| {
-            nftables::table_state(socket, wanted, &others).map_err(without_nftables)
-        });
-        match state {
-            Err(KernelError::NoNftables) if wanted.is_none() => {
-                Ok((TableState::AsWanted, Vec::new()))
-            }
-            state => state,
+    /// The interfaces of the default routes, the preferred one first.
+    fn uplinks(&mut self) -> Result<Vec<InterfaceName>, KernelError> {
+        let mut names = Vec::new();
+        for index in route::default_interfaces(&mut self.route)? {
+            let link = link::one(&mut self.route, Which::Index(index))?;
+            let name = link.and_then(|link| InterfaceName::parse(link.name.as_ref()).ok());
+            names.extend(name.filter(|name| !names.contains(name)));
         }
+        Ok(names)
     }
 
     /// Interface by interface only where that is how the network wants it.
@@ -159,11 +134,7 @@ impl System {
         let mut interfaces_off = Vec::new();
         if !global && network.forwarding == Forwarding::Interfaces {
             let mut names = vec![network.bridge.clone()];
-            for index in route::default_interfaces(&mut self.route)? {
-                let link = link::one(&mut self.route, Which::Index(index))?;
-                let name = link.and_then(|link| InterfaceName::parse(link.name.as_ref()).ok());
-                names.extend(name.filter(|name| *name != network.bridge));
-            }
+            names.extend(self.uplinks()?.into_iter().filter(|name| *name != network.bridge));
             for interface in names {
                 let sysctl = Sysctl::ForwardInterface { interface: interface.clone() };
                 // A bridge that is yet to be made takes the default, whatever that is.
@@ -176,17 +147,6 @@ impl System {
         Ok(ForwardingView { global, interfaces_off })
     }
 
-    /// A host without nf_tables has no tables.
-    pub(super) fn reserved_tables(&mut self) -> Result<Vec<TableId>, KernelError> {
-        let tables = self
-            .netfilter()
-            .and_then(|socket| nftables::reserved_tables(socket).map_err(without_nftables));
-        match tables {
-            Err(KernelError::NoNftables) => Ok(Vec::new()),
-            tables => tables,
-        }
-    }
-
     /// The ports of these bridges. The kernel goes through all links for every question, so that
     /// more than one bridge is best asked for at once.
     fn ports(&mut self, bridges: &[Link]) -> Result<Vec<Link>, KernelError> {
@@ -197,14 +157,26 @@ impl System {
         }
     }
 
-    /// The bridge that the tap is a port of, and every bridge of ours, with their ports.
+    /// The bridge that the tap is a port of, every bridge of ours, and those that rules of ours in
+    /// another firewall speak of, with their ports.
     fn bridges(
         &mut self,
         master: Option<u32>,
+        filters: &[FilterView],
         known: &[NetworkName],
     ) -> Result<Vec<BridgeView>, KernelError> {
         let mut bridges = link::all_of_kind(&mut self.route, "bridge")?;
-        bridges.retain(|bridge| Some(bridge.index) == master || owner_of(bridge, known).is_some());
+        let accepts = || filters.iter().flat_map(|filter| &filter.accepts);
+        let is_spoken_of = |bridge: &Link| {
+            accepts().any(|found| {
+                matches!(&found.owner, AcceptOwner::Bridge(name) if name.as_str() == bridge.name)
+            })
+        };
+        bridges.retain(|bridge| {
+            Some(bridge.index) == master
+                || owner_of(bridge, known).is_some()
+                || is_spoken_of(bridge)
+        });
         let found = |index| bridges.iter().any(|bridge| bridge.index == index);
         if let Some(index) = master.filter(|&index| !found(index)) {
             // Not a bridge: a bond or a VRF, say.
@@ -226,14 +198,6 @@ impl System {
     }
 }
 
-/// What the kernel says to nf_tables messages when it has none.
-pub(super) fn without_nftables(error: KernelError) -> KernelError {
-    match error.errno() {
-        Some(Errno::EINVAL | Errno::EOPNOTSUPP | Errno::EPROTONOSUPPORT) => KernelError::NoNftables,
-        _ => error,
-    }
-}
-
 impl Kernel for System {
     type Lock = Lock;
 
@@ -252,7 +216,12 @@ impl Kernel for System {
             None if network.or_default_route => self.default_route_bridge()?,
             _ => None,
         };
-        Ok(BridgedView { tap: self.tap_view(tap)?, named, default_route })
+        // Only frames that come to iptables can be dropped by it.
+        let filters = match sysctl::bridge_netfilter() {
+            Some(true) => self.filters()?,
+            _ => Vec::new(),
+        };
+        Ok(BridgedView { tap: self.tap_view(tap)?, named, filters, default_route })
     }
 
     fn managed_view(
@@ -287,11 +256,13 @@ impl Kernel for System {
         let is_foreign = bridge.as_ref().is_some_and(|bridge| owner_of(bridge, known).is_none());
         let tap = self.tap_view(tap)?;
         // Where no rules are added, it doesn't matter whether the kernel knows any.
-        let (table, other_tables) = if is_foreign || (wants_tap && tap.link.is_none()) {
-            (TableState::AsWanted, Vec::new())
+        let rules = if is_foreign || (wants_tap && tap.link.is_none()) {
+            RulesView::none()
         } else {
-            self.table_state(network, table)?
+            self.rules_view(network, table)?
         };
+        let RulesView { table, other_tables, filters } = rules;
+        let is_dropped = filters.iter().any(|filter| filter.drops);
         let ports = match &bridge {
             Some(bridge)
                 if is_foreign
@@ -311,6 +282,9 @@ impl Kernel for System {
             table,
             other_tables,
             forwarding: self.forwarding(network, bridge.as_ref())?,
+            uplinks: if is_dropped { self.uplinks()? } else { Vec::new() },
+            bridge_netfilter: is_dropped && sysctl::bridge_netfilter() == Some(true),
+            filters,
             bridge,
         })
     }
@@ -325,9 +299,12 @@ impl Kernel for System {
             None => None,
         };
         let master = tap.as_ref().and_then(|link| link.master);
+        let tables = self.tables()?;
+        let filters = self.filters_of(&tables)?;
         Ok(ReleaseView {
-            bridges: self.bridges(master, known)?,
-            tables: self.reserved_tables()?,
+            bridges: self.bridges(master, &filters, known)?,
+            tables: tables.into_iter().map(|table| table.id).filter(TableId::is_reserved).collect(),
+            filters,
             tap,
         })
     }
@@ -344,6 +321,7 @@ impl Kernel for System {
             Step::InstallTable { table, replace } => {
                 nftables::install_table(self.netfilter()?, table, *replace)
             }
+            Step::Accepts(change) => nftables::change_accepts(self.netfilter()?, change),
             Step::DeleteTable(table) => nftables::delete_table(self.netfilter()?, table),
             Step::Sysctl(sysctl) => sysctl::write(sysctl),
         }

@@ -130,6 +130,8 @@ pub struct Rule {
 pub enum Match {
     /// It came in by this interface.
     Input(InterfaceName),
+    /// It came in by any other interface than this.
+    InputOther(InterfaceName),
     /// It came in by an interface of this group.
     InputGroup(u32),
     /// It leaves by this interface.
@@ -229,6 +231,7 @@ impl fmt::Display for Match {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Input(name) => write!(f, "iifname \"{name}\""),
+            Self::InputOther(name) => write!(f, "iifname != \"{name}\""),
             Self::InputGroup(group) => write!(f, "iifgroup {group}"),
             Self::Output(name) => write!(f, "oifname \"{name}\""),
             Self::Protocol(Protocol::Tcp) => f.write_str("meta l4proto tcp"),

@@ -1,5 +1,6 @@
 //! Plain data: names, networks, what the kernel showed, and the steps that change it. No I/O.
 
+mod accept;
 mod firewall;
 mod host;
 mod link;
@@ -10,6 +11,7 @@ mod network;
 mod step;
 mod view;
 
+pub use accept::{AcceptOwner, AcceptsChange, FilterView, FoundAccept, RulePlace};
 pub use firewall::{Chain, Hook, Match, Policy, Protocol, Rule, Table, TableId, Verdict};
 pub use host::{HostForwarding, HostRoute, HostView, RulesState};
 pub use link::{ALL_GROUPS, BRIDGE_GROUP, Inet6, Link, LinkKind};

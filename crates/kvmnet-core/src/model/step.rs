@@ -4,7 +4,7 @@ use std::fmt;
 
 use ipnet::Ipv4Net;
 
-use super::{InterfaceName, Mac, Mark, Table, TableId};
+use super::{AcceptsChange, InterfaceName, Mac, Mark, Table, TableId};
 
 /// One transaction: one `sendmsg` of rtnetlink messages, one nf_tables batch, or one write.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +19,8 @@ pub enum Step {
         /// Whether one by that name is there now.
         replace: bool,
     },
+    /// Changes rules of ours in the chains of another tool's firewall, all or nothing.
+    Accepts(AcceptsChange),
     /// Deletes a table with all it holds.
     DeleteTable(TableId),
     /// Writes one sysctl.
@@ -150,6 +152,7 @@ impl fmt::Display for Step {
                 let verb = if *replace { "replace" } else { "make" };
                 write!(f, "{verb} table {}", table.id)
             }
+            Self::Accepts(change) => change.fmt(f),
             Self::DeleteTable(table) => write!(f, "delete table {table}"),
             Self::Sysctl(sysctl) => sysctl.fmt(f),
         }

@@ -2,7 +2,7 @@
 
 use ipnet::Ipv4Net;
 
-use super::{InterfaceName, Link, ManagedNetwork, Mode, TableId};
+use super::{FilterView, InterfaceName, Link, ManagedNetwork, Mode, TableId};
 
 /// A tap and what it is a port of.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
@@ -40,6 +40,9 @@ pub struct BridgedView {
     pub tap: TapView,
     /// The interface by the bridge's name.
     pub named: Option<Link>,
+    /// What filters frames that go from port to port; looked at only where br_netfilter has them
+    /// filtered.
+    pub filters: Vec<FilterView>,
     /// The bridge that holds the default route of lowest metric among those over bridges; looked
     /// for only where it is wanted and `named` is none.
     pub default_route: Option<Link>,
@@ -82,6 +85,12 @@ pub struct ManagedView {
     pub other_tables: Vec<TableId>,
     /// What forwards.
     pub forwarding: ForwardingView,
+    /// What filters forwarded packets, of the firewalls that leave room for rules of ours.
+    pub filters: Vec<FilterView>,
+    /// The interfaces of the main table's default routes; looked for only where a filter drops.
+    pub uplinks: Vec<InterfaceName>,
+    /// Whether frames from port to port are filtered, too; looked at only where a filter drops.
+    pub bridge_netfilter: bool,
 }
 
 /// Whether a bridge of ours shows that it runs as isolated, where `network` is to have another mode:
@@ -117,8 +126,11 @@ pub struct BridgeView {
 pub struct ReleaseView {
     /// The interface that the tap's name led to, where a tap is to be released.
     pub tap: Option<Link>,
-    /// The bridge it is a port of, and every bridge of kvmnet's.
+    /// The bridge it is a port of, every bridge of kvmnet's, and those that rules of ours in
+    /// another firewall speak of.
     pub bridges: Vec<BridgeView>,
     /// Every nftables table with a name that kvmnet reserves.
     pub tables: Vec<TableId>,
+    /// The filters that may hold rules of ours.
+    pub filters: Vec<FilterView>,
 }

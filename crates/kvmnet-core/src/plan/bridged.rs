@@ -1,9 +1,11 @@
 //! ifup: a tap becomes a port of the administrator's bridge, and the bridge stays as it is.
 
+use super::accepts;
 use super::tap::{Target, attach, attachable};
 use super::{AttachPlan, Note, Refusal};
 use crate::model::{
-    BridgedNetwork, BridgedView, InterfaceName, Link, LinkKind, NetworkName, Step, owner_of,
+    AcceptOwner, BridgedNetwork, BridgedView, InterfaceName, Link, LinkKind, NetworkName, Step,
+    owner_of,
 };
 
 /// Plans to make `tap` a port of the administrator's bridge.
@@ -19,15 +21,27 @@ pub fn attach_bridged(
     let link = attachable(&view.tap, tap)?;
     let bridge = find_bridge(view, network)?;
     let change = attach(link, &view.tap, tap, &Target::of(bridge))?;
+    let owner = owner_of(bridge, known);
+    // The rules of a network of kvmnet's are that network's business.
+    let mut steps = if owner.is_some() { Vec::new() } else { accepts_for(view, bridge) };
+    steps.extend(change.map(|change| Step::Links(vec![change])));
     let mut notes = Vec::new();
-    notes.extend(owner_of(bridge, known).map(|mark| Note::OwnBridge(mark.network)));
+    notes.extend(owner.map(|mark| Note::OwnBridge(mark.network)));
     notes.extend((!bridge.up).then_some(Note::BridgeIsDown));
     Ok(AttachPlan {
-        steps: change.map(|change| Step::Links(vec![change])).into_iter().collect(),
+        steps,
         bridge: bridge.name.clone(),
         was_done: link.master == Some(bridge.index),
         notes,
     })
+}
+
+fn accepts_for(view: &BridgedView, bridge: &Link) -> Vec<Step> {
+    let Ok(name) = InterfaceName::parse(bridge.name.as_ref()) else {
+        return Vec::new();
+    };
+    let owner = AcceptOwner::Bridge(name.clone());
+    accepts::change(&view.filters, &owner, |_| vec![accepts::between_guests(&name)])
 }
 
 fn find_bridge<'a>(view: &'a BridgedView, network: &BridgedNetwork) -> Result<&'a Link, Refusal> {

@@ -1,11 +1,13 @@
 //! natup: what is missing of a network that kvmnet builds, and the tap as its port.
 
+use super::accepts::{self, Surroundings};
 use super::bridged::require_bridge;
 use super::tap::{Target, attach, attachable};
 use super::{AttachPlan, Note, Refusal, table_of};
 use crate::model::{
-    BRIDGE_GROUP, BridgeRepair, Forwarding, InterfaceName, Link, LinkChange, LinkKind, Mac,
-    ManagedNetwork, ManagedView, Mark, Mode, Step, Sysctl, TableState, owner_of, runs_as_isolated,
+    AcceptOwner, BRIDGE_GROUP, BridgeRepair, Forwarding, InterfaceName, Link, LinkChange, LinkKind,
+    Mac, ManagedNetwork, ManagedView, Mark, Mode, Step, Sysctl, TableState, owner_of,
+    runs_as_isolated,
 };
 
 /// MTU of a bridge that is about to be made, in bytes: the kernel's default for Ethernet.
@@ -140,6 +142,7 @@ impl Situation<'_> {
             steps.extend(self.install_table());
             steps.extend([bridge, self.disable_ipv6()]);
         }
+        steps.extend(self.accepts());
         let changes: Vec<_> = self.add_address(view.free_index).into_iter().chain(attach).collect();
         steps.extend((!changes.is_empty()).then_some(Step::Links(changes)));
         let turned_on = note_of(&forward);
@@ -209,6 +212,7 @@ impl Situation<'_> {
         if bridge.inet6.is_some_and(|inet6| !inet6.disabled) {
             steps.push(self.disable_ipv6());
         }
+        steps.extend(self.accepts());
         let address = address.and_then(|_| self.add_address(bridge.index));
         let turned_on = note_of(&forward);
         let pins = wanted.pinned && !mark.pinned;
@@ -320,6 +324,16 @@ impl Situation<'_> {
         let state = self.view.table;
         let replace = state == TableState::Different;
         (state != TableState::AsWanted).then_some(Step::InstallTable { table, replace })
+    }
+
+    fn accepts(&self) -> Vec<Step> {
+        let Self { view, network, .. } = *self;
+        let owner = AcceptOwner::Network(network.name.clone());
+        let surroundings =
+            Surroundings { uplinks: &view.uplinks, bridge_netfilter: view.bridge_netfilter };
+        accepts::change(&view.filters, &owner, |family| {
+            accepts::of_network(network, family, &surroundings)
+        })
     }
 
     fn bridge_repair(&self, bridge: &Link, mark: &Mark) -> Option<BridgeRepair> {

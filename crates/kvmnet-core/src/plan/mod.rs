@@ -1,5 +1,6 @@
 //! Decisions: what was seen against what is wanted gives steps, or a refusal. Pure functions.
 
+mod accepts;
 mod bridged;
 mod managed;
 mod refusal;

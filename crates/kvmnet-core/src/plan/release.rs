@@ -1,10 +1,10 @@
 //! ifdown and natdown: a tap leaves its bridge, and networks that nobody uses any more go.
 
-use super::Refusal;
 use super::tap::require_tap;
+use super::{Refusal, accepts};
 use crate::model::{
-    BridgeRepair, BridgeView, InterfaceName, Link, LinkChange, LinkKind, Mark, Network,
-    NetworkName, ReleaseView, Step, TableId, owner_of,
+    AcceptOwner, BridgeRepair, BridgeView, InterfaceName, Link, LinkChange, LinkKind, Mark,
+    Network, NetworkName, ReleaseView, Step, TableId, owner_of,
 };
 
 /// Which bridges a tap may be released from.
@@ -176,7 +176,12 @@ fn take_down_unused(
     let stale_tables = view.tables.iter().filter(|table| {
         table.network().is_some_and(|network| !kept.contains(&network) && is_of(table, &network))
     });
-    let mut steps: Vec<Step> = stale_tables.cloned().map(Step::DeleteTable).collect();
+    // Other firewalls' doors are shut first.
+    let mut steps = accepts::withdraw(&view.filters, |owner| match owner {
+        AcceptOwner::Network(network) => !kept.contains(network),
+        AcceptOwner::Bridge(name) => !has_guests(view, name, leaving),
+    });
+    steps.extend(stale_tables.cloned().map(Step::DeleteTable));
     steps.extend(unpinning);
     // One send each: the kernel takes some 40 ms for each deletion.
     steps.extend(unused.iter().map(|(_, link)| {
@@ -184,6 +189,17 @@ fn take_down_unused(
     }));
     let taken_down = unused.into_iter().map(|(network, _)| network).collect();
     TakeDownPlan { steps, taken_down, in_use }
+}
+
+/// Whether a bridge of the administrator's is there, with a tap on it that stays.
+fn has_guests(view: &ReleaseView, bridge: &InterfaceName, leaving: Option<u32>) -> bool {
+    let bridge = view.bridges.iter().find(|found| found.link.name == bridge.as_str());
+    bridge.is_some_and(|bridge| {
+        bridge
+            .ports
+            .iter()
+            .any(|port| port.is_tap() && port.keeps_alive() && Some(port.index) != leaving)
+    })
 }
 
 fn without_pin(bridge: &Link, mark: &Mark) -> Step {

@@ -38,6 +38,9 @@ const NFTA_IMMEDIATE_DATA: u16 = 2;
 const NFTA_DATA_VALUE: u16 = 1;
 const NFTA_DATA_VERDICT: u16 = 2;
 const NFTA_VERDICT_CODE: u16 = 1;
+const NFTA_MATCH_NAME: u16 = 1;
+const NFTA_MATCH_REV: u16 = 2;
+const NFTA_MATCH_INFO: u16 = 3;
 const NFTA_MASQ_FLAGS: u16 = 1;
 const NFTA_MASQ_REG_PROTO_MIN: u16 = 2;
 const NFTA_MASQ_REG_PROTO_MAX: u16 = 3;
@@ -61,6 +64,10 @@ pub(super) enum Expression {
     Verdict(i32),
     /// Masquerades, to the ports in registers 1 and 2 where there are some.
     Masquerade { flags: u32, ports: bool },
+    /// A match of iptables' own (`xt_*`), as iptables-nft writes it for what it has no words for.
+    Match { name: String, revision: u32, info: Vec<u8> },
+    /// Counts packets; how many is nobody's business here.
+    Counter,
     /// Anything that kvmnet never writes.
     Unknown(String),
 }
@@ -141,6 +148,15 @@ impl Expression {
                 }
                 ("masq", attributes)
             }
+            Self::Match { name, revision, info } => (
+                "match",
+                vec![
+                    attribute(NFTA_MATCH_NAME, name.as_str()),
+                    be32(NFTA_MATCH_REV, *revision),
+                    attribute(NFTA_MATCH_INFO, info.as_slice()),
+                ],
+            ),
+            Self::Counter => ("counter", Vec::new()),
             Self::Unknown(name) => (name.as_str(), Vec::new()),
         };
         nested(
@@ -210,6 +226,12 @@ impl Expression {
                 };
                 Some(Self::Masquerade { flags: number(NFTA_MASQ_FLAGS).unwrap_or(0), ports })
             }
+            "match" => Some(Self::Match {
+                name: data.find(NFTA_MATCH_NAME).map(read_string)?,
+                revision: number(NFTA_MATCH_REV)?,
+                info: data.find(NFTA_MATCH_INFO)?.to_vec(),
+            }),
+            "counter" => Some(Self::Counter),
             _ => None,
         }
     }

@@ -7,11 +7,11 @@ use super::expression::{Expression, REGISTER_1, REGISTER_2};
 use crate::model::{Hook, InterfaceName, Match, Policy, Rule, Verdict};
 
 // enum nft_cmp_ops
-const EQUAL: u32 = 0;
-const NOT_EQUAL: u32 = 1;
+pub(super) const EQUAL: u32 = 0;
+pub(super) const NOT_EQUAL: u32 = 1;
 // enum nft_meta_keys
-const NFT_META_IIFNAME: u32 = 6;
-const NFT_META_OIFNAME: u32 = 7;
+pub(super) const NFT_META_IIFNAME: u32 = 6;
+pub(super) const NFT_META_OIFNAME: u32 = 7;
 const NFT_META_L4PROTO: u32 = 16;
 const NFT_META_IIFGROUP: u32 = 21;
 // enum nft_ct_keys
@@ -24,8 +24,8 @@ const DESTINATION_TRANSLATED: u32 = 1 << 5;
 /// `NFT_PAYLOAD_NETWORK_HEADER`.
 const NETWORK_HEADER: u32 = 1;
 /// Offsets in the IPv4 header, in bytes (RFC 791).
-const IPV4_SOURCE: u32 = 12;
-const IPV4_DESTINATION: u32 = 16;
+pub(super) const IPV4_SOURCE: u32 = 12;
+pub(super) const IPV4_DESTINATION: u32 = 16;
 /// The hook of the netdev family that sees what comes in (`linux/netfilter.h`).
 const NF_NETDEV_INGRESS: u32 = 0;
 /// `NFT_RETURN`.
@@ -104,12 +104,13 @@ pub(super) fn rule(rule: &Rule) -> Vec<Expression> {
 
 fn matching(condition: &Match) -> Vec<Expression> {
     match condition {
-        Match::Input(name) => interface(NFT_META_IIFNAME, name),
+        Match::Input(name) => interface(NFT_META_IIFNAME, EQUAL, name),
+        Match::InputOther(name) => interface(NFT_META_IIFNAME, NOT_EQUAL, name),
         Match::InputGroup(group) => vec![
             Expression::Meta { key: NFT_META_IIFGROUP },
             compare(EQUAL, group.to_ne_bytes().to_vec()),
         ],
-        Match::Output(name) => interface(NFT_META_OIFNAME, name),
+        Match::Output(name) => interface(NFT_META_OIFNAME, EQUAL, name),
         Match::Protocol(protocol) => vec![
             Expression::Meta { key: NFT_META_L4PROTO },
             compare(EQUAL, vec![protocol.number()]),
@@ -122,15 +123,15 @@ fn matching(condition: &Match) -> Vec<Expression> {
     }
 }
 
-fn compare(operation: u32, value: Vec<u8>) -> Expression {
+pub(super) fn compare(operation: u32, value: Vec<u8>) -> Expression {
     Expression::Compare { operation, value }
 }
 
 /// The kernel compares whole names: 16 bytes, NULs behind the name.
-fn interface(key: u32, name: &InterfaceName) -> Vec<Expression> {
+fn interface(key: u32, operation: u32, name: &InterfaceName) -> Vec<Expression> {
     let mut value = name.as_str().as_bytes().to_vec();
     value.resize(libc::IFNAMSIZ, 0);
-    vec![Expression::Meta { key }, compare(EQUAL, value)]
+    vec![Expression::Meta { key }, compare(operation, value)]
 }
 
 /// Any of these bits (in the machine's own byte order, as the kernel keeps them).
@@ -143,7 +144,7 @@ fn connection(key: u32, bits: u32) -> Vec<Expression> {
 }
 
 /// Whole bytes of the address where the prefix ends between two, else the address under a mask.
-fn address(offset: u32, prefix: Ipv4Net, operation: u32) -> Vec<Expression> {
+pub(super) fn address(offset: u32, prefix: Ipv4Net, operation: u32) -> Vec<Expression> {
     let network = prefix.network().octets();
     let length = usize::from(prefix.prefix_len()).div_ceil(8);
     let load =

@@ -1,10 +1,12 @@
 //! nf_tables over netlink (`linux/netfilter/nf_tables.h`), without the `nft` program.
 
 mod expression;
+mod filter;
 mod lower;
 mod message;
 mod read;
 mod write;
 
-pub(super) use read::{reserved_tables, table_state};
+pub(super) use filter::{TABLE as FILTER_TABLE, change_accepts, filter_view};
+pub(super) use read::{FoundTable, table_state, tables};
 pub(super) use write::{delete_table, install_table};

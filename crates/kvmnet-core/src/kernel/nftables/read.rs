@@ -8,50 +8,74 @@ use super::message::{
     HEADER, Message, NFT_MSG_GETCHAIN, NFT_MSG_GETRULE, NFT_MSG_GETTABLE, NFTA_CHAIN_HOOK,
     NFTA_CHAIN_NAME, NFTA_CHAIN_POLICY, NFTA_CHAIN_TABLE, NFTA_CHAIN_TYPE, NFTA_HOOK_DEV,
     NFTA_HOOK_HOOKNUM, NFTA_HOOK_PRIORITY, NFTA_RULE_CHAIN, NFTA_RULE_EXPRESSIONS, NFTA_RULE_TABLE,
-    NFTA_TABLE_FLAGS, NFTA_TABLE_NAME, NFTA_TABLE_USE, attribute, kind, named,
+    NFTA_TABLE_FLAGS, NFTA_TABLE_NAME, NFTA_TABLE_USE, attribute, kind,
 };
 use crate::kernel::KernelError;
 use crate::kernel::attributes::{Attributes, read_be32, read_string};
 use crate::kernel::socket::{Batch, Socket};
 use crate::model::{Chain, Table, TableId, TableState};
 
-/// Compares the kernel's table of this name with `wanted`, chain by chain and rule by rule, and says
-/// which of `others` are there.
+/// A table that is there.
+#[derive(Debug, Clone)]
+pub(in crate::kernel) struct FoundTable {
+    pub id: TableId,
+    /// `NFT_TABLE_F_DORMANT` and its like: a table that does nothing, or is somebody's.
+    flags: u32,
+    /// How many chains, sets and other objects it holds.
+    objects: u32,
+}
+
+/// Every table, of any family.
+pub(in crate::kernel) fn tables(socket: &mut Socket) -> Result<Vec<FoundTable>, KernelError> {
+    let ask = |batch: &mut Batch| {
+        batch.dump(kind(NFT_MSG_GETTABLE), Message::new(0, vec![]), "list the nftables tables");
+    };
+    socket.read(ask, |tables: &mut Vec<_>, _, payload| tables.extend(read_table(payload)))
+}
+
+fn read_table(payload: &[u8]) -> Option<FoundTable> {
+    let family = *payload.first()?;
+    let attributes = Attributes(payload.get(HEADER..)?);
+    let number = |kind| attributes.find(kind).and_then(read_be32).unwrap_or(0);
+    let name = attributes.find(NFTA_TABLE_NAME).map(read_string)?;
+    Some(FoundTable {
+        id: TableId { family, name },
+        flags: number(NFTA_TABLE_FLAGS),
+        objects: number(NFTA_TABLE_USE),
+    })
+}
+
+/// Compares a table that is to be there with what is, chain by chain and rule by rule.
 ///
-/// One send: the others and the table (which says how many objects it holds), each wanted chain, and
-/// the rules. The kernel goes through this table alone, however many rules others have.
+/// One send: each wanted chain, and the rules. The kernel goes through this table alone, however
+/// many rules others have.
 pub(in crate::kernel) fn table_state(
     socket: &mut Socket,
     wanted: Option<&Table>,
-    others: &[TableId],
-) -> Result<(TableState, Vec<TableId>), KernelError> {
-    let mut found = look(socket, wanted, others)?;
-    let others = std::mem::take(&mut found.others);
-    Ok((wanted.map_or(TableState::AsWanted, |wanted| found.compare(wanted)), others))
+    tables: &[FoundTable],
+) -> Result<TableState, KernelError> {
+    let Some(wanted) = wanted else {
+        return Ok(TableState::AsWanted);
+    };
+    match tables.iter().find(|table| table.id == wanted.id) {
+        None => Ok(TableState::Absent),
+        Some(table) => Ok(look(socket, wanted)?.compare(table, wanted)),
+    }
 }
 
-/// What was found of a table.
+/// What was found in a table.
 #[derive(Default)]
 struct Found {
-    exists: bool,
-    /// `NFT_TABLE_F_DORMANT` and its like: a table that does nothing, or is somebody's.
-    flags: u32,
-    objects: u32,
-    /// Of the tables that should not be there, those that are.
-    others: Vec<TableId>,
     /// Of the wanted chains, those that are there as wanted.
     good_chains: usize,
     rules: Vec<(String, Vec<Expression>)>,
 }
 
 impl Found {
-    fn compare(self, wanted: &Table) -> TableState {
-        if !self.exists {
-            return TableState::Absent;
-        }
+    fn compare(self, table: &FoundTable, wanted: &Table) -> TableState {
         let chains = wanted.chains.len();
-        let same = self.flags == 0
-            && self.objects as usize == chains
+        let same = table.flags == 0
+            && table.objects as usize == chains
             && self.good_chains == chains
             && by_chain(self.rules) == by_chain(wanted_rules(wanted));
         if same { TableState::AsWanted } else { TableState::Different }
@@ -72,40 +96,14 @@ fn wanted_rules(table: &Table) -> Vec<(String, Vec<Expression>)> {
     table.chains.iter().flat_map(of_chain).collect()
 }
 
-fn look(
-    socket: &mut Socket,
-    wanted: Option<&Table>,
-    others: &[TableId],
-) -> Result<Found, KernelError> {
-    let chains: &[Chain] = wanted.map_or(&[], |wanted| &wanted.chains);
-    let asked_for = wanted.map(|wanted| &wanted.id).or(others.first());
-    let what = asked_for.map_or_else(String::new, |id| format!("look at nftables table {id}"));
-    let ask = |batch: &mut Batch| {
-        for table in others.iter().chain(wanted.map(|wanted| &wanted.id)) {
-            batch.get(kind(NFT_MSG_GETTABLE), named(table), what.as_str());
-            batch.tolerate(&[Errno::ENOENT]);
-        }
-        if let Some(wanted) = wanted {
-            get_content(batch, wanted, &what);
-        }
-    };
+fn look(socket: &mut Socket, wanted: &Table) -> Result<Found, KernelError> {
+    let what = format!("look at nftables table {}", wanted.id);
+    let ask = |batch: &mut Batch| get_content(batch, wanted, &what);
     socket.read(ask, |found: &mut Found, number, payload| {
         let attributes = Attributes(payload.get(HEADER..).unwrap_or_default());
-        let Some(number) = number.checked_sub(others.len()) else {
-            found.others.extend(others.get(number).cloned());
-            return;
-        };
-        match number.checked_sub(1).map(|n| chains.get(n)) {
-            None => {
-                found.exists = true;
-                found.flags = attributes.find(NFTA_TABLE_FLAGS).and_then(read_be32).unwrap_or(0);
-                found.objects = attributes.find(NFTA_TABLE_USE).and_then(read_be32).unwrap_or(0);
-            }
-            Some(Some(chain)) => found.good_chains += usize::from(is_as_wanted(attributes, chain)),
-            Some(None) => {
-                let rule = wanted.and_then(|wanted| read_rule(attributes, &wanted.id.name));
-                found.rules.extend(rule);
-            }
+        match wanted.chains.get(number) {
+            Some(chain) => found.good_chains += usize::from(is_as_wanted(attributes, chain)),
+            None => found.rules.extend(read_rule(attributes, &wanted.id.name)),
         }
     })
 }
@@ -143,21 +141,4 @@ fn read_rule(attributes: Attributes<'_>, table: &str) -> Option<(String, Vec<Exp
     }
     let chain = attributes.find(NFTA_RULE_CHAIN).map(read_string)?;
     Some((chain, expression::decode(attributes.nested(NFTA_RULE_EXPRESSIONS))))
-}
-
-/// Every table with a name that is reserved for kvmnet, of any family.
-pub(in crate::kernel) fn reserved_tables(socket: &mut Socket) -> Result<Vec<TableId>, KernelError> {
-    let ask = |batch: &mut Batch| {
-        batch.dump(kind(NFT_MSG_GETTABLE), Message::new(0, vec![]), "list the nftables tables");
-    };
-    socket.read(ask, |tables: &mut Vec<TableId>, _, payload| {
-        tables.extend(read_table(payload).filter(TableId::is_reserved));
-    })
-}
-
-fn read_table(payload: &[u8]) -> Option<TableId> {
-    let family = *payload.first()?;
-    let attributes = Attributes(payload.get(HEADER..)?);
-    let name = attributes.find(NFTA_TABLE_NAME).map(read_string)?;
-    Some(TableId { family, name })
 }

@@ -4,7 +4,7 @@ use crate::model::{BridgedView, Link, LinkKind};
 use crate::plan::{AttachPlan, Note, Refusal, attach_bridged};
 
 fn view(named: Option<Link>, default_route: Option<Link>) -> BridgedView {
-    BridgedView { tap: fresh_tap(), named, default_route }
+    BridgedView { tap: fresh_tap(), named, filters: vec![], default_route }
 }
 
 fn plan(view: &BridgedView) -> Result<AttachPlan, Refusal> {

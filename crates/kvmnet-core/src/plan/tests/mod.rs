@@ -1,5 +1,6 @@
 //! Golden texts: what each situation leads to, step by step. No root, no kernel.
 
+mod accepts;
 mod attach_bridged;
 mod attach_nat;
 mod modes;
@@ -39,6 +40,9 @@ fn nothing_there() -> ManagedView {
         free_index: 1_000_007,
         table: TableState::Absent,
         other_tables: Vec::new(),
+        filters: vec![],
+        uplinks: vec![],
+        bridge_netfilter: false,
         forwarding: ForwardingView::default(),
     }
 }

@@ -52,6 +52,7 @@ fn running(alias: &str, ports: &[&str]) -> ReleaseView {
         tap: None,
         bridges: vec![BridgeView { link, ports, addresses: vec![] }],
         tables: vec![table],
+        filters: vec![],
     }
 }
 
@@ -172,7 +173,7 @@ fn down_counts_no_idle_tap() {
 
 #[test]
 fn down_of_a_network_that_is_not_up_changes_nothing() {
-    let view = ReleaseView { tap: None, bridges: vec![], tables: vec![] };
+    let view = ReleaseView { tap: None, bridges: vec![], tables: vec![], filters: vec![] };
     let plan = down(&view);
     assert!(plan.steps.is_empty() && plan.taken_down.is_empty() && plan.in_use.is_none());
 }

@@ -23,6 +23,7 @@ fn on_own_bridge(others: Vec<Link>) -> ReleaseView {
         tap: Some(tap),
         bridges: vec![BridgeView { link: bridge, ports, addresses: vec![] }],
         tables: vec![table()],
+        filters: vec![],
     }
 }
 
@@ -35,6 +36,7 @@ fn on_foreign_bridge(bridge: &str, address: &str) -> ReleaseView {
         tap: Some(tap.clone()),
         bridges: vec![BridgeView { link: bridge, ports: vec![tap], addresses }],
         tables: vec![],
+        filters: vec![],
     }
 }
 
@@ -130,6 +132,7 @@ fn tables_without_a_bridge_go_and_others_names_stay() {
         tap: None,
         bridges: vec![],
         tables: vec![table(), other(2, "kvmnet-Not a network"), other(1, "kvmnet-default")],
+        filters: vec![],
     };
     assert_steps(&natdown(&view).unwrap(), &[DELETE_TABLE]);
 }

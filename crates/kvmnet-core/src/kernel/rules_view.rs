@@ -1,0 +1,109 @@
+//! Looking at nf_tables: our own tables, and the filters of others.
+
+use neli::consts::socket::NlFamily;
+use nix::errno::Errno;
+
+use super::nftables::FoundTable;
+use super::socket::Socket;
+use super::{KernelError, System, nftables};
+use crate::model::{FilterView, ManagedNetwork, Table, TableId, TableState};
+
+/// What is there of a network's rules.
+pub(super) struct RulesView {
+    /// How its table compares with the wanted one.
+    pub table: TableState,
+    /// Tables that it should not have.
+    pub other_tables: Vec<TableId>,
+    /// The filters of others that leave room for rules of ours.
+    pub filters: Vec<FilterView>,
+}
+
+impl RulesView {
+    /// Of a network whose rules don't matter.
+    pub fn none() -> Self {
+        Self { table: TableState::AsWanted, other_tables: Vec::new(), filters: Vec::new() }
+    }
+}
+
+impl System {
+    pub(super) fn netfilter(&mut self) -> Result<&mut Socket, KernelError> {
+        match &mut self.netfilter {
+            Some(socket) => Ok(socket),
+            empty => {
+                let socket = Socket::open(NlFamily::Netfilter).map_err(|error| {
+                    match error.raw_os_error().map(Errno::from_raw) {
+                        Some(Errno::EPROTONOSUPPORT) => KernelError::NoNftables,
+                        _ => KernelError::system("open a netfilter socket", error),
+                    }
+                })?;
+                Ok(empty.insert(socket))
+            }
+        }
+    }
+
+    /// Every nftables table; a host without nf_tables has none.
+    pub(super) fn tables(&mut self) -> Result<Vec<FoundTable>, KernelError> {
+        match self.existing_tables() {
+            Err(KernelError::NoNftables) => Ok(Vec::new()),
+            tables => tables,
+        }
+    }
+
+    fn existing_tables(&mut self) -> Result<Vec<FoundTable>, KernelError> {
+        self.netfilter().and_then(|socket| nftables::tables(socket).map_err(without_nftables))
+    }
+
+    /// What is there of the network's rules. Where none are wanted, a host without nf_tables does
+    /// as well as any.
+    pub(super) fn rules_view(
+        &mut self,
+        network: &ManagedNetwork,
+        wanted: Option<&Table>,
+    ) -> Result<RulesView, KernelError> {
+        let tables = match wanted {
+            Some(_) => self.existing_tables()?,
+            None => self.tables()?,
+        };
+        let others: Vec<TableId> = TableId::all_of_network(&network.name)
+            .into_iter()
+            .filter(|id| wanted.is_none_or(|wanted| wanted.id != *id))
+            .filter(|id| tables.iter().any(|table| table.id == *id))
+            .collect();
+        let table = match wanted {
+            Some(_) => nftables::table_state(self.netfilter()?, wanted, &tables)?,
+            None => TableState::AsWanted,
+        };
+        Ok(RulesView { table, other_tables: others, filters: self.filters_of(&tables)? })
+    }
+
+    /// The forward filters that iptables-nft works on.
+    pub(super) fn filters(&mut self) -> Result<Vec<FilterView>, KernelError> {
+        let tables = self.tables()?;
+        self.filters_of(&tables)
+    }
+
+    /// Those of them whose tables are there.
+    pub(super) fn filters_of(
+        &mut self,
+        tables: &[FoundTable],
+    ) -> Result<Vec<FilterView>, KernelError> {
+        let mut filters = Vec::new();
+        for family in [libc::NFPROTO_IPV4, libc::NFPROTO_IPV6].map(|family| family as u8) {
+            let is_filter = |table: &FoundTable| {
+                table.id.family == family && table.id.name == nftables::FILTER_TABLE
+            };
+            if tables.iter().any(is_filter) {
+                filters.extend(nftables::filter_view(self.netfilter()?, family)?);
+            }
+        }
+        Ok(filters)
+    }
+}
+
+/// What the kernel says to nf_tables messages when it has none.
+pub(super) fn without_nftables(error: KernelError) -> KernelError {
+    match error.errno() {
+        Some(Errno::EINVAL | Errno::EOPNOTSUPP | Errno::EPROTONOSUPPORT) => KernelError::NoNftables,
+        _ => error,
+    }
+}
