@@ -30,6 +30,9 @@ const fn change(
 
 const OUTSIDE: &str = "203.0.113.1";
 
+const LAB: &str = "mode = \"nat\"\nbridge = \"br-lab\"\naddress = \"192.168.150.1/24\"\n\
+                   taps = [\"lab*\"]\n";
+
 pub const FIXTURES: &[Fixture] = &[
     look("host", |_| {}),
     // The network default, a guest on it, and the administrator's troubles with it.
@@ -59,6 +62,13 @@ pub const FIXTURES: &[Fixture] = &[
         },
         |stage| stage.host.link("br0").is_none() && stage.host.nft_tables().is_empty(),
     ),
+    // The same with QEMU as its guests; and a network `lab` that is down.
+    look("web and db", web_and_db),
+    look("web and db after a flush", |stage| {
+        web_and_db(stage);
+        stage.host.ok("nft flush ruleset");
+    }),
+    look("lab", |stage| stage.host.write("/etc/kvmnet/lab.toml", LAB)),
     // Networks that have a file in the document.
     look("cell", cell),
     change(
@@ -189,6 +199,21 @@ impl Fixture {
 
 fn default(stage: &mut Stage) {
     stage.guest("natup", "vnet0", "192.168.100.10/24", "192.168.100.1");
+}
+
+/// Two guests on the default network, and a network that nobody uses.
+fn web_and_db(stage: &mut Stage) {
+    // What a machine with Docker has would be a warning of `kvmnet check`.
+    stage.host.sh("sysctl -w net.bridge.bridge-nf-call-iptables=0");
+    stage.host.write("/etc/kvmnet/lab.toml", LAB);
+    for (name, tap) in [("web", "vnet0"), ("db", "vnet1")] {
+        let command = format!(
+            "qemu-system-x86_64 ... -name {name} -netdev tap,id=n0,ifname={tap},\
+             script=/usr/libexec/kvmnet-natup,downscript=/usr/libexec/kvmnet-natdown \
+             -device virtio-net-pci,netdev=n0"
+        );
+        stage.qemu("two guests", &command, &[(tap.to_owned(), "br0".to_owned())]);
+    }
 }
 
 /// What firewalls do to packets that they don't know.
