@@ -138,6 +138,11 @@ pub const FIXTURES: &[Fixture] = &[
             output.expect(network);
         }
     }),
+    look("lab with a tap made beforehand", |stage| {
+        stage.install_all();
+        stage.host.ok("kvmnet up lab; ip tuntap add dev lab0 mode tap user nobody
+                       KVMNET_NETWORK=lab /usr/libexec/kvmnet-natup lab0");
+    }),
     // The administrator's own bridge.
     look("own bridge without guest", own_bridge),
     look("own bridge", bridged),
@@ -179,6 +184,8 @@ impl Fixture {
         let mut stage = Stage::new(Host::new(), document);
         // The machine's own is read-only.
         stage.host.ok("mount -t tmpfs -o mode=755 tmpfs /usr/local");
+        // QEMU may run as any user.
+        stage.host.ok("chmod 1777 /dev/shm");
         (self.prepare)(&mut stage);
         stage
     }
