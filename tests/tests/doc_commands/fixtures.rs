@@ -30,6 +30,9 @@ const fn change(
 
 const OUTSIDE: &str = "203.0.113.1";
 
+const LAB: &str = "mode = \"nat\"\nbridge = \"br-lab\"\naddress = \"192.168.150.1/24\"\n\
+                   taps = [\"lab*\"]\n";
+
 pub const FIXTURES: &[Fixture] = &[
     look("host", |_| {}),
     // The network default, a guest on it, and the administrator's troubles with it.
@@ -59,6 +62,13 @@ pub const FIXTURES: &[Fixture] = &[
         },
         |stage| stage.host.link("br0").is_none() && stage.host.nft_tables().is_empty(),
     ),
+    // The same with QEMU as its guests; and a network `lab` that is down.
+    look("web and db", web_and_db),
+    look("web and db after a flush", |stage| {
+        web_and_db(stage);
+        stage.host.ok("nft flush ruleset");
+    }),
+    look("lab", |stage| stage.host.write("/etc/kvmnet/lab.toml", LAB)),
     // Networks that have a file in the document.
     look("cell", cell),
     change(
@@ -128,6 +138,11 @@ pub const FIXTURES: &[Fixture] = &[
             output.expect(network);
         }
     }),
+    look("lab with a tap made beforehand", |stage| {
+        stage.install_all();
+        stage.host.ok("kvmnet up lab; ip tuntap add dev lab0 mode tap user nobody
+                       KVMNET_NETWORK=lab /usr/libexec/kvmnet-natup lab0");
+    }),
     // The administrator's own bridge.
     look("own bridge without guest", own_bridge),
     look("own bridge", bridged),
@@ -169,6 +184,8 @@ impl Fixture {
         let mut stage = Stage::new(Host::new(), document);
         // The machine's own is read-only.
         stage.host.ok("mount -t tmpfs -o mode=755 tmpfs /usr/local");
+        // QEMU may run as any user.
+        stage.host.ok("chmod 1777 /dev/shm");
         (self.prepare)(&mut stage);
         stage
     }
@@ -189,6 +206,21 @@ impl Fixture {
 
 fn default(stage: &mut Stage) {
     stage.guest("natup", "vnet0", "192.168.100.10/24", "192.168.100.1");
+}
+
+/// Two guests on the default network, and a network that nobody uses.
+fn web_and_db(stage: &mut Stage) {
+    // What a machine with Docker has would be a warning of `kvmnet check`.
+    stage.host.sh("sysctl -w net.bridge.bridge-nf-call-iptables=0");
+    stage.host.write("/etc/kvmnet/lab.toml", LAB);
+    for (name, tap) in [("web", "vnet0"), ("db", "vnet1")] {
+        let command = format!(
+            "qemu-system-x86_64 ... -name {name} -netdev tap,id=n0,ifname={tap},\
+             script=/usr/libexec/kvmnet-natup,downscript=/usr/libexec/kvmnet-natdown \
+             -device virtio-net-pci,netdev=n0"
+        );
+        stage.qemu("two guests", &command, &[(tap.to_owned(), "br0".to_owned())]);
+    }
 }
 
 /// What firewalls do to packets that they don't know.

@@ -36,11 +36,13 @@ macro_rules! documents {
 documents! {
     readme: "README.md",
     bridged: "docs/bridged.md",
+    command: "docs/command.md",
     design: "docs/design.md",
     isolated: "docs/isolated.md",
     ifup_manual: "docs/man/kvmnet-ifup.8",
     natup_manual: "docs/man/kvmnet-natup.8",
     network_manual: "docs/man/kvmnet-network.5",
+    command_manual: "docs/man/kvmnet.8",
     nat: "docs/nat.md",
     networks: "docs/networks.md",
     routed: "docs/routed.md",

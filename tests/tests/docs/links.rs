@@ -1,0 +1,71 @@
+//! What the documents name exists.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use crate::{DOCUMENTS, read, repository};
+
+/// The code of a document: what is fenced, and what is between backticks.
+fn code(document: &str) -> String {
+    let mut code = String::new();
+    let mut fenced = false;
+    for line in document.lines() {
+        if line.trim_start().starts_with("```") {
+            fenced = !fenced;
+        } else if fenced {
+            code.push_str(line);
+        } else {
+            code.extend(line.split('`').skip(1).step_by(2).flat_map(|span| [span, "\n"]));
+        }
+        code.push('\n');
+    }
+    code
+}
+
+#[test]
+fn every_target_of_make_that_is_named_exists() {
+    let makefile = read("Makefile");
+    let is_target = |word: &str| makefile.lines().any(|line| line.starts_with(&format!("{word}:")));
+    let mut named = BTreeSet::new();
+    for document in DOCUMENTS {
+        let code = code(&read(document));
+        for line in code.lines().map(|line| line.split('#').next().unwrap_or_default()) {
+            let words: Vec<_> = line.split_whitespace().collect();
+            let Some(make) = words.iter().position(|&word| word == "make") else { continue };
+            // Steps of kvmnet's are sentences: `1. make bridge …`
+            let is_prose = words[..make].last().is_some_and(|word| word.ends_with(['.', ':', ';']));
+            let targets = words[make + 1..].iter().filter(|word| !is_prose && !word.contains('='));
+            named.extend(targets.map(|&target| target.to_owned()));
+        }
+    }
+    for target in &named {
+        assert!(is_target(target), "there is no target {target} in the Makefile");
+    }
+    assert!(named.contains("demo") && named.contains("test"), "{named:?}");
+}
+
+#[test]
+fn links_lead_somewhere() {
+    for document in DOCUMENTS {
+        let text = read(document);
+        let directory = Path::new(document).parent().expect("a file is in a directory");
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let path = link.split('#').next().unwrap_or_default();
+            let exists = repository().join(directory).join(path).exists();
+            assert!(link.starts_with("https://") || exists, "{document}: {link}");
+        }
+    }
+}
+
+/// Of the paths in the sources that the documents name, none is gone.
+#[test]
+fn named_sources_exist() {
+    let roots = ["", "crates/kvmnet-core/src", "tests"];
+    for document in DOCUMENTS {
+        for span in read(document).split('`').skip(1).step_by(2) {
+            let is_path = span.ends_with(".rs") || span.starts_with("crates/");
+            let exists = |root| repository().join(root).join(span).exists();
+            assert!(!is_path || roots.into_iter().any(exists), "{document}: {span}");
+        }
+    }
+}

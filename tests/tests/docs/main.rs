@@ -1,0 +1,35 @@
+//! The documents hold to the code: files are compared, no network is touched, and no root is needed.
+
+mod command;
+mod diagnostics;
+mod facts;
+mod links;
+mod text;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+const DOCUMENTS: [&str; 9] = [
+    "README.md",
+    "CHANGELOG.md",
+    "docs/design.md",
+    "docs/command.md",
+    "docs/networks.md",
+    "docs/nat.md",
+    "docs/routed.md",
+    "docs/isolated.md",
+    "docs/bridged.md",
+];
+
+fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+#[track_caller]
+fn read(path: &str) -> String {
+    fs::read_to_string(repository().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+fn source(name: &str) -> String {
+    read(&format!("crates/kvmnet-core/src/{name}.rs"))
+}
