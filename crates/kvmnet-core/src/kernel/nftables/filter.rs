@@ -33,11 +33,12 @@ const DOCKER_USER: &str = "DOCKER-USER";
 
 /// `sizeof(struct xt_comment_info)` (`linux/netfilter/xt_comment.h`).
 const COMMENT_LENGTH: usize = 256;
-/// `sizeof(struct xt_conntrack_mtinfo3)` (`linux/netfilter/xt_conntrack.h`).
-const CONNTRACK_LENGTH: usize = 160;
+/// `sizeof(struct xt_conntrack_mtinfo3)` (`linux/netfilter/xt_conntrack.h`), 164, rounded up to
+/// eight bytes as `XT_ALIGN` has it.
+const CONNTRACK_LENGTH: usize = 168;
 /// Where its `match_flags` and its `state_mask` are, both `__u16`.
-const CONNTRACK_FLAGS: usize = 144;
-const CONNTRACK_STATE_MASK: usize = 148;
+const CONNTRACK_FLAGS: usize = 146;
+const CONNTRACK_STATE_MASK: usize = 150;
 /// `XT_CONNTRACK_STATE`.
 const MATCH_STATE: u16 = 1;
 /// `XT_CONNTRACK_STATE_BIT` of established and related, and `XT_CONNTRACK_STATE_DNAT`.
