@@ -123,7 +123,7 @@ fn the_downscript_without_privileges() {
     assert!(host.ok(&format!("cat /proc/{pid}/status")).contains("\nUid:\t65534\t65534"));
     assert_eq!(guest.quit(), 0);
     let why = "vnet0: user 65534 lacks the capability CAP_NET_ADMIN; QEMU's -runas drops it before \
-               the downscript runs; the next run of a kvmnet helper as root cleans up";
+               the downscript runs; the next guest's end as root cleans up, or now: kvmnet gc";
     // The other line is QEMU's.
     let stderr = guest.stderr();
     assert!(stderr.starts_with(&format!("kvmnet-natdown: {why}\n")), "{stderr}");

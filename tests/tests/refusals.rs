@@ -232,8 +232,8 @@ fn a_process_that_may_not() {
     let _tap = host.tap("vnet0");
     let before = state(&host);
     let up = "start QEMU as root, or let it take an open tap: -netdev tap,fd=";
-    let down = "QEMU's -runas drops it before the downscript runs; the next run of a kvmnet \
-                helper as root cleans up";
+    let down = "QEMU's -runas drops it before the downscript runs; the next guest's end as \
+                root cleans up, or now: kvmnet gc";
     let unprivileged = "setpriv --reuid 65534 --regid 65534 --clear-groups";
     let root_without = "setpriv --inh-caps=-net_admin --bounding-set=-net_admin";
     for (program, remedy) in [

@@ -70,7 +70,7 @@ pub enum Error {
         source: KernelError,
     },
     /// Parts of taking down failed; the rest was done.
-    #[error("{object}: {goal} in part: {}; the next run of any of kvmnet's helpers goes on with it", OneLine(.failures))]
+    #[error("{object}: {goal} in part: {}; the next guest's end goes on with it, or now: kvmnet gc", OneLine(.failures))]
     TakeDown {
         /// What the run was about: a tap, or a network.
         object: String,
@@ -135,7 +135,7 @@ impl Goal<'_> {
 
 fn remedy(down: bool) -> &'static str {
     if down {
-        "QEMU's -runas drops it before the downscript runs; the next run of a kvmnet helper as root cleans up"
+        "QEMU's -runas drops it before the downscript runs; the next guest's end as root cleans up, or now: kvmnet gc"
     } else {
         "start QEMU as root, or let it take an open tap: -netdev tap,fd="
     }

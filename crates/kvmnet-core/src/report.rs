@@ -132,6 +132,14 @@ fn describe_note(bridge: &str, note: &Note) -> (Level, String) {
             (Level::Info, format!("; built {mode} network {network}, without rules"))
         }
         Note::Repaired { network } => (Level::Warn, format!("; repaired network {network}")),
+        Note::Accepts { family, chain } => {
+            let program =
+                if i32::from(*family) == libc::NFPROTO_IPV4 { "iptables" } else { "ip6tables" };
+            (
+                Level::Info,
+                format!("; the host's firewall now lets the guests through: {program} -S {chain}"),
+            )
+        }
         Note::TurnedOnForwarding { everywhere: true } => {
             (Level::Info, "; turned on net.ipv4.ip_forward".to_owned())
         }

@@ -3,6 +3,7 @@
 //! such as container ports that aren't published; inward comes only what answers, and what the
 //! administrator's own port forwards (DNAT) send.
 
+use super::Note;
 use crate::model::{
     AcceptOwner, AcceptsChange, FilterView, Firewall, FoundAccept, InterfaceName, ManagedNetwork,
     Match, Mode, Rule, RulePlace, Step, Verdict,
@@ -93,6 +94,17 @@ pub(super) fn change(
         step(filter, insert, delete)
     });
     steps.collect()
+}
+
+/// What the log should tell of such steps.
+pub(super) fn notes(steps: &[Step]) -> Vec<Note> {
+    let notes = steps.iter().filter_map(|step| match step {
+        Step::Accepts(change) if !change.insert.is_empty() => {
+            Some(Note::Accepts { family: change.family, chain: change.chain.clone() })
+        }
+        _ => None,
+    });
+    notes.collect()
 }
 
 /// Takes out every rule of ours that `goes` says.

@@ -24,8 +24,8 @@ pub fn attach_bridged(
     let owner = owner_of(bridge, known);
     // The rules of a network of kvmnet's are that network's business.
     let mut steps = if owner.is_some() { Vec::new() } else { accepts_for(view, bridge) };
+    let mut notes = accepts::notes(&steps);
     steps.extend(change.map(|change| Step::Links(vec![change])));
-    let mut notes = Vec::new();
     notes.extend(owner.map(|mark| Note::OwnBridge(mark.network)));
     notes.extend((!bridge.up).then_some(Note::BridgeIsDown));
     Ok(AttachPlan {

@@ -145,7 +145,7 @@ impl Situation<'_> {
         steps.extend(self.accepts());
         let changes: Vec<_> = self.add_address(view.free_index).into_iter().chain(attach).collect();
         steps.extend((!changes.is_empty()).then_some(Step::Links(changes)));
-        let turned_on = note_of(&forward);
+        let (opened, turned_on) = (accepts::notes(&steps), note_of(&forward));
         steps.extend(forward);
         let built = Note::Built {
             network: network.name.clone(),
@@ -156,7 +156,7 @@ impl Situation<'_> {
             steps,
             bridge: network.bridge.to_string(),
             was_done: false,
-            notes: std::iter::once(built).chain(turned_on).collect(),
+            notes: std::iter::once(built).chain(opened).chain(turned_on).collect(),
         })
     }
 
@@ -212,13 +212,16 @@ impl Situation<'_> {
         if bridge.inet6.is_some_and(|inet6| !inet6.disabled) {
             steps.push(self.disable_ipv6());
         }
-        steps.extend(self.accepts());
+        let accepts = self.accepts();
+        let opened = accepts::notes(&accepts);
         let address = address.and_then(|_| self.add_address(bridge.index));
         let turned_on = note_of(&forward);
         let pins = wanted.pinned && !mark.pinned;
         let repaired = address.is_some()
             || !forward.is_empty()
             || !(steps.is_empty() || pins && is_mark_alone(&steps));
+        // Another firewall that came later is no damage to this network.
+        steps.extend(accepts);
         let changes: Vec<LinkChange> = address.into_iter().chain(attach).collect();
         steps.extend((!changes.is_empty()).then_some(Step::Links(changes)));
         steps.extend(forward);
@@ -232,6 +235,7 @@ impl Situation<'_> {
             notes: repaired
                 .then(|| Note::Repaired { network: network.name.clone() })
                 .into_iter()
+                .chain(opened)
                 .chain(turned_on)
                 .collect(),
         })

@@ -51,6 +51,13 @@ pub enum Note {
         /// The network.
         network: NetworkName,
     },
+    /// The host's own firewall lets through only what it names, and now names the guests.
+    Accepts {
+        /// The address family (`NFPROTO_IPV4` or `NFPROTO_IPV6`).
+        family: u8,
+        /// The chain that has the new rules.
+        chain: String,
+    },
     /// The host forwarded no IPv4 before.
     TurnedOnForwarding {
         /// Whether that is so for the whole host, `net.ipv4.ip_forward`, which stays on.

@@ -215,7 +215,9 @@ fn without_pin(bridge: &Link, mark: &Mark) -> Step {
 fn users(bridge: &BridgeView, leaving: Option<u32>) -> Vec<String> {
     let users =
         bridge.ports.iter().filter(|port| Some(port.index) != leaving && port.keeps_alive());
-    users.map(|port| port.name.clone()).collect()
+    let mut names: Vec<String> = users.map(|port| port.name.clone()).collect();
+    names.sort_unstable();
+    names
 }
 
 /// The name is reserved in the families that kvmnet uses; in another it is somebody else's.
