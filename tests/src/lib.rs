@@ -4,6 +4,7 @@
 //! it what an administrator, QEMU or bad luck would do. Nothing reaches the machine the test runs
 //! on, and everything is gone when the test is, however it ended.
 
+mod command;
 mod expect;
 mod flatten;
 mod foreign;

@@ -25,6 +25,12 @@ pub struct Tap {
 }
 
 impl Tap {
+    /// Opens a tap in the network of this process.
+    #[must_use]
+    pub fn here(name: &str) -> Self {
+        open_tap(&Netns::new("/proc/self/ns/net".into()), name, 1, 0)
+    }
+
     /// The name the kernel gave it.
     #[must_use]
     pub fn name(&self) -> &str {

@@ -1,11 +1,7 @@
 //! A helper that is killed before any of its system calls, and one whose system calls fail: one
 //! more ordinary run puts things right.
 
-use std::time::Duration;
-
 use kvmnet_tests::{Host, Output, Tap};
-
-const LIMIT: Duration = Duration::from_secs(20);
 
 /// What there is of links, addresses and rules, without what the kernel passes on late.
 /// Without the mark's word on who turned forwarding on: a run that mends finds it on already.
@@ -53,25 +49,7 @@ impl Scene {
 
     /// Runs a helper under strace with something injected; also what strace saw, a line a call.
     fn inject(&self, helper: &str, tap: &str, what: &[&str]) -> (Output, String) {
-        let program = format!("/usr/libexec/kvmnet-{helper}");
-        let mut strace = self.host.command("strace");
-        strace.args(["-qq", "-o", "/run/strace"]).args(what).args([&program, tap]);
-        let output = self.host.spawn(&mut strace).output(LIMIT);
-        (output, self.host.ok("cat /run/strace"))
-    }
-
-    /// Every system call that a helper makes, as its name and how many of that name it is.
-    fn system_calls(&self, helper: &str, tap: &str) -> Vec<(String, usize)> {
-        let (output, trace) = self.inject(helper, tap, &[]);
-        assert!(output.success(), "{output:?}");
-        let mut calls: Vec<(String, usize)> = Vec::new();
-        for line in trace.lines() {
-            let Some((name, _)) = line.split_once('(') else { continue };
-            let number = calls.iter().filter(|(known, _)| known == name).count() + 1;
-            calls.push((name.to_owned(), number));
-        }
-        // The first is strace's own, which starts the helper.
-        calls.split_off(1)
+        self.host.strace(what, &[&format!("/usr/libexec/kvmnet-{helper}"), tap])
     }
 
     #[track_caller]
@@ -84,7 +62,7 @@ impl Scene {
     #[track_caller]
     fn kill_everywhere(&self, helper: &str, tap: &str, prepare: impl Fn(), mend: impl Fn(&str)) {
         prepare();
-        let calls = self.system_calls(helper, tap);
+        let calls = self.host.system_calls(&[&format!("/usr/libexec/kvmnet-{helper}"), tap]);
         mend("an undisturbed run");
         assert!(calls.len() > 50, "{calls:?}");
         for (name, number) in &calls {

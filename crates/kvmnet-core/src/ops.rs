@@ -9,7 +9,7 @@ use crate::error::{Chain, Error, Goal};
 use crate::kernel::{Kernel, KernelError};
 use crate::model::{
     BridgedNetwork, InterfaceName, ManagedNetwork, ManagedView, Network, NetworkName, ReleaseView,
-    Step, owner_of,
+    Step, TableId, owner_of,
 };
 use crate::plan::{self, AttachPlan, Purpose, Refusal, ReleasePlan, ReleaseScope, TakeDownPlan};
 use crate::report::Report;
@@ -122,7 +122,15 @@ pub fn collect<K: Kernel>(kernel: &mut K, known: &[NetworkName]) -> Result<Repor
     let _lock = kernel.lock()?;
     let plan = plan_collect(kernel, known)?;
     Goal::Sweep.done_unless(apply_all(kernel, &plan.steps))?;
-    Ok(Report::Collected { networks: plan.taken_down })
+    let is_left_over = |table: &&TableId| {
+        table.network().is_none_or(|network| !plan.taken_down.contains(&network))
+    };
+    let deleted = plan.steps.iter().filter_map(|step| match step {
+        Step::DeleteTable(table) => Some(table),
+        _ => None,
+    });
+    let tables = deleted.filter(is_left_over).cloned().collect();
+    Ok(Report::Collected { networks: plan.taken_down, tables })
 }
 
 /// Puts back what is missing of `network`, if it is up; none where it isn't.

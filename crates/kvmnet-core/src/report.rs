@@ -2,7 +2,7 @@
 
 use log::Level;
 
-use crate::model::NetworkName;
+use crate::model::{NetworkName, TableId};
 use crate::plan::{InUse, Note};
 
 /// What a run has done, for the log.
@@ -42,6 +42,8 @@ pub enum Report {
     Collected {
         /// The networks that nobody used.
         networks: Vec<NetworkName>,
+        /// Tables of networks that were not up.
+        tables: Vec<TableId>,
     },
     /// The network is as it should be.
     Repaired {
@@ -77,12 +79,8 @@ impl Report {
             Self::TakenDown { networks, in_use } => {
                 (Level::Info, describe_taken_down(subject, networks, in_use.as_ref()))
             }
-            Self::Collected { networks } if networks.is_empty() => {
-                (Level::Info, "nothing to take down: every network is in use or pinned".to_owned())
-            }
-            Self::Collected { networks } => {
-                let names: Vec<&str> = networks.iter().map(NetworkName::as_str).collect();
-                (Level::Info, format!("took down what nobody used: {}", names.join(", ")))
+            Self::Collected { networks, tables } => {
+                (Level::Info, describe_collected(networks, tables))
             }
             Self::Repaired { steps } if steps.is_empty() => {
                 (Level::Info, format!("{subject}: is as it should be"))
@@ -110,6 +108,23 @@ fn describe_taken_down(subject: &str, networks: &[NetworkName], in_use: Option<&
         line.push_str(&format!("; took down network {network}, which nobody used"));
     }
     line
+}
+
+fn describe_collected(networks: &[NetworkName], tables: &[TableId]) -> String {
+    let list = |words: Vec<String>| words.join(", ");
+    let mut parts = Vec::new();
+    if !networks.is_empty() {
+        let names = networks.iter().map(ToString::to_string).collect();
+        parts.push(format!("took down what nobody used: {}", list(names)));
+    }
+    if !tables.is_empty() {
+        let names = tables.iter().map(|table| format!("table {table}")).collect();
+        parts.push(format!("deleted what was left of networks that are not up: {}", list(names)));
+    }
+    if parts.is_empty() {
+        return "nothing to take down: every network is in use or pinned".to_owned();
+    }
+    parts.join("; ")
 }
 
 fn with_notes(mut line: String, bridge: &str, notes: &[Note]) -> (Level, String) {

@@ -78,7 +78,7 @@ pub fn reload(directory: &Path) -> Result<ExitCode, Error> {
         }
     }
     if failures.is_empty() && count == 0 {
-        return say("no network of kvmnet's is up");
+        return say("no network that is described is up");
     }
     if failures.is_empty() { Ok(ExitCode::SUCCESS) } else { Err(Error::Incomplete(failures)) }
 }
@@ -113,6 +113,7 @@ fn describe(steps: &[Step], in_use: Option<&InUse>) -> String {
     } else if steps.is_empty() {
         lines.push("nothing to do".to_owned());
     }
+    let lines: Vec<String> = lines.iter().map(|line| output::printable(line)).collect();
     lines.join("\n")
 }
 
@@ -167,7 +168,8 @@ fn require_capability(what: &'static str) -> Result<(), Error> {
 /// One line for who is here, and for the log.
 fn tell(subject: &str, report: &Report) -> Result<ExitCode, Error> {
     let (level, line) = report.describe(subject);
-    output::to_syslog("kvmnet", level, &output::printable(&line));
+    let line = output::printable(&line);
+    output::to_syslog("kvmnet", level, &line);
     say(&line)
 }
 

@@ -3,9 +3,9 @@
 
 use ipnet::Ipv4Net;
 use kvmnet_core::kernel::System;
-use kvmnet_core::model::{LinkKind, ManagedNetwork, Network, owner_of};
+use kvmnet_core::model::{InterfaceName, LinkKind, ManagedNetwork, Network, owner_of};
 use kvmnet_core::ops;
-use kvmnet_core::plan::Purpose;
+use kvmnet_core::plan::{Purpose, Refusal};
 
 use super::Finding;
 use crate::error::Error;
@@ -21,7 +21,7 @@ pub fn find(seen: &Gathered) -> Result<Vec<Finding>, Error> {
     for described in &seen.networks {
         match &described.network {
             Network::Managed(managed) => {
-                findings.extend(refusal(&mut kernel, managed, described.file.is_some())?);
+                findings.extend(refusal(&mut kernel, managed, described.file.is_some(), seen)?);
                 findings.extend(covering_route(managed, seen));
             }
             Network::Bridged(bridged) => {
@@ -55,9 +55,20 @@ fn refusal(
     kernel: &mut System,
     network: &ManagedNetwork,
     is_described: bool,
+    seen: &Gathered,
 ) -> Result<Option<Finding>, Error> {
     match ops::plan_up(kernel, Purpose::Repair, network) {
         Ok(_) => Ok(None),
+        Err(kvmnet_core::Error::Refused(Refusal::ForeignBridge { addresses, .. }))
+            if network.mode.address().is_some_and(|address| addresses == [address])
+                && has_taps_alone(&network.bridge, seen) =>
+        {
+            Ok(Some(Finding::Warning(format!(
+                "network {}: {} is not kvmnet's but carries exactly {}: guests join it as it is, \
+                 without rules of kvmnet's, and kvmnet up is refused",
+                network.name, network.bridge, addresses[0]
+            ))))
+        }
         Err(kvmnet_core::Error::Refused(refusal)) => Ok(Some(if is_described {
             Finding::Mistake(format!("network {}: {refusal}", network.name))
         } else {
@@ -65,6 +76,12 @@ fn refusal(
         })),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Any other port leads to some other network, and a guest's start is refused.
+fn has_taps_alone(bridge: &InterfaceName, seen: &Gathered) -> bool {
+    let ports = seen.host.link(bridge).map(|bridge| seen.host.ports_of(bridge)).unwrap_or_default();
+    ports.iter().all(|port| port.is_tap())
 }
 
 /// A route that is wider than the subnet: what it leads to is out of reach where it overlaps.

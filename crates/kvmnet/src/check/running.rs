@@ -1,7 +1,7 @@
 //! Networks that are up: what they lack, whether anybody uses them, whether they still have a file.
 
 use kvmnet_core::kernel::System;
-use kvmnet_core::model::{Mark, Network};
+use kvmnet_core::model::{Mark, Network, TableId};
 use kvmnet_core::ops;
 use kvmnet_core::plan::Purpose;
 
@@ -60,6 +60,10 @@ pub fn find(seen: &Gathered) -> Result<Vec<Finding>, Error> {
         let Some(network) = table.network().filter(|network| !up.contains(network)) else {
             continue;
         };
+        // The name is reserved in the families that kvmnet uses; in another it is somebody else's.
+        if !TableId::all_of_network(&network).contains(table) {
+            continue;
+        }
         findings.push(Finding::Warning(format!(
             "nftables table {table}: network {network} is not up; kvmnet gc deletes it"
         )));

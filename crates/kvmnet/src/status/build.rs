@@ -2,7 +2,7 @@
 
 use kvmnet_core::model::{
     Firewall, Forwarding, HostView, Link, LinkKind, ManagedNetwork, Mark, Mode, Network,
-    NetworkName, RulesState, TableId,
+    RulesState, TableId,
 };
 
 use super::model::{
@@ -17,13 +17,12 @@ pub fn build(seen: &Gathered) -> Status {
     let own: Vec<(&Link, Mark)> = seen.host.own_bridges(&seen.known).collect();
     let mut networks: Vec<NetworkStatus> =
         seen.networks.iter().map(|network| of_network(network, &own, seen)).collect();
-    let is_described =
-        |name: &NetworkName| seen.networks.iter().any(|network| network.name == *name);
-    for (bridge, mark) in own.iter().filter(|(_, mark)| !is_described(&mark.network)) {
-        networks.push(without_file(bridge, mark, seen));
-    }
+    // Their files are gone or wrong, or speak of another bridge by now.
+    let shown = indexes(&networks);
+    let others = own.iter().filter(|(bridge, _)| !shown.contains(&bridge.index));
+    networks.extend(others.map(|(bridge, mark)| without_file(bridge, mark, seen)));
     networks.sort_by(|one, other| one.name.cmp(&other.name));
-    let shown: Vec<String> = networks.iter().map(|network| network.bridge.name.clone()).collect();
+    let shown = indexes(&networks);
     networks.extend(other_bridges(&shown, seen));
     let turned_on = own.iter().filter(|(_, mark)| mark.forwarding);
     Status {
@@ -81,7 +80,7 @@ fn of_network(described: &Described, own: &[(&Link, Mark)], seen: &Gathered) -> 
     }
 }
 
-/// A network that is up, and whose file is gone or wrong. What it is can be seen only in part.
+/// A bridge of kvmnet's that no good file describes. What it is can be seen only in part.
 fn without_file(link: &Link, mark: &Mark, seen: &Gathered) -> NetworkStatus {
     let candidates = TableId::all_of_network(&mark.network);
     let tables = seen.host.tables.as_ref();
@@ -105,9 +104,15 @@ fn without_file(link: &Link, mark: &Mark, seen: &Gathered) -> NetworkStatus {
     }
 }
 
+/// The bridges that are there. Not their names: that of a network that is down can be the
+/// administrator's bridge's.
+fn indexes(networks: &[NetworkStatus]) -> Vec<u32> {
+    networks.iter().filter_map(|network| network.bridge.ifindex).collect()
+}
+
 /// Bridges of the administrator's that guests are on without a network file: by kvmnet-ifup.
-fn other_bridges(shown: &[String], seen: &Gathered) -> Vec<NetworkStatus> {
-    let is_shown = |link: &Link| shown.contains(&link.name);
+fn other_bridges(shown: &[u32], seen: &Gathered) -> Vec<NetworkStatus> {
+    let is_shown = |link: &Link| shown.contains(&link.index);
     let has_taps = |link: &Link| seen.host.ports_of(link).iter().any(|port| port.is_tap());
     let is_bridge = |link: &Link| matches!(link.kind, LinkKind::Bridge { .. });
     let links = seen.host.links.iter();

@@ -9,8 +9,9 @@ use std::io;
 use std::path::Path;
 use std::process::ExitCode;
 
+use kvmnet_core::config::{self, ConfigError, Files};
 use kvmnet_core::model::NetworkName;
-use kvmnet_core::{Chain, config, output};
+use kvmnet_core::{Chain, output};
 
 use crate::error::Error;
 use crate::gather::gather;
@@ -30,8 +31,7 @@ pub fn run(
     let mut status = build::build(&gathered);
     for name in names {
         if !status.networks.iter().any(|network| network.name.as_deref() == Some(name.as_str())) {
-            let path = config::path_of(directory, name);
-            return Err(Error::NoSuchNetwork { network: name.clone(), path });
+            return Err(why_not_there(directory, name));
         }
     }
     if !names.is_empty() {
@@ -53,4 +53,15 @@ pub fn run(
     }
     let is_whole = gathered.mistakes.is_empty();
     Ok(if is_whole { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Why no network of that name is shown: it has no file, or that is wrong.
+fn why_not_there(directory: &Path, name: &NetworkName) -> Error {
+    match Files::list(directory).by_name(name, "the command line") {
+        Ok(_) | Err(ConfigError::NoSuchNetwork { .. }) => {
+            let path = config::path_of(directory, name);
+            Error::NoSuchNetwork { network: name.clone(), path }
+        }
+        Err(error) => error.into(),
+    }
 }

@@ -30,7 +30,8 @@ fn head(titles: &[&str]) -> Vec<String> {
     titles.iter().map(|title| styled(HEAD, title)).collect()
 }
 
-fn plain(text: &str) -> String {
+/// Text that doesn't stand out, here and in the tree.
+pub fn plain(text: &str) -> String {
     styled(anstyle::Style::new(), text)
 }
 

@@ -3,7 +3,7 @@
 use termtree::Tree;
 
 use super::model::{NetworkStatus, PortStatus, RulesWord, Status};
-use super::table::{addresses, forwarding, state, unheld};
+use super::table::{addresses, forwarding, plain, state, unheld};
 use crate::print::{BAD, FAINT, HEAD, styled};
 
 /// Draws the tree.
@@ -12,7 +12,11 @@ pub fn draw(status: &Status) -> String {
     let root = if uplinks.is_empty() {
         format!("{} without a default route", styled(HEAD, "host"))
     } else {
-        format!("{} with its default route over {}", styled(HEAD, "host"), uplinks.join(", "))
+        format!(
+            "{} with its default route over {}",
+            styled(HEAD, "host"),
+            plain(&uplinks.join(", "))
+        )
     };
     let mut tree = Tree::new(root);
     tree.extend(status.networks.iter().map(network));
@@ -24,8 +28,8 @@ fn network(network: &NetworkStatus) -> Tree<String> {
         Some(name) => format!("{}: ", styled(HEAD, name)),
         None => String::new(),
     };
-    let mode = network.mode.unwrap_or("of unknown mode, its file is gone");
-    let mut line = format!("{name}{mode} on {}", network.bridge.name);
+    let mode = network.mode.unwrap_or("of unknown mode, without a file that can be read,");
+    let mut line = format!("{name}{mode} on {}", plain(&network.bridge.name));
     if let Some(addresses) = addresses(network) {
         line.push_str(&format!(", {addresses}"));
     }
@@ -48,9 +52,9 @@ fn port(port: &PortStatus) -> Tree<String> {
         .map(|holder| {
             let name = holder.vm.as_deref().unwrap_or(&holder.program);
             let pid = styled(FAINT, &format!("(pid {})", holder.pid));
-            format!("{} {pid}", styled(anstyle::Style::new(), name))
+            format!("{} {pid}", plain(name))
         })
         .collect();
     let holders = if holders.is_empty() { unheld(port) } else { holders.join(", ") };
-    Tree::new(format!("{}  {holders}", port.name))
+    Tree::new(format!("{}  {holders}", plain(&port.name)))
 }
