@@ -3,25 +3,301 @@
 
 use std::time::Duration;
 
-use kvmnet_tests::{Host, TapMachine};
+use kvmnet_tests::{Host, TapMachine, wait_until};
 
+const SOON: Duration = Duration::from_secs(5);
 const SHORT: Duration = Duration::from_millis(700);
+const OUTSIDE: &str = "10.0.0.1:7000";
 
-/// What `iptables -S` shows of kvmnet's rules.
+/// FORWARD that drops, or rejects what is left, for both families.
+const DROPPING: [(&str, &str); 3] = [
+    ("a policy", "iptables -P FORWARD DROP; ip6tables -P FORWARD DROP"),
+    (
+        "a last rule",
+        "iptables -A FORWARD -j REJECT --reject-with icmp-host-prohibited
+         ip6tables -A FORWARD -j REJECT",
+    ),
+    (
+        "Docker's chain",
+        "iptables -P FORWARD DROP; ip6tables -P FORWARD DROP
+         iptables -N DOCKER-USER; iptables -A DOCKER-USER -j RETURN
+         iptables -A FORWARD -j DOCKER-USER",
+    ),
+];
+
+/// What `iptables -S` shows of kvmnet's rules, without their chain, sorted.
 fn ours(host: &Host, program: &str) -> Vec<String> {
     let rules = host.ok(&format!("{program} -S"));
-    rules.lines().filter(|line| line.contains("kvmnet")).map(str::to_owned).collect()
+    let own = rules.lines().filter(|line| line.contains("kvmnet"));
+    let mut own: Vec<String> =
+        own.map(|line| line.splitn(3, ' ').nth(2).unwrap_or_default().to_owned()).collect();
+    own.sort();
+    own
+}
+
+#[track_caller]
+fn no_rules_of_ours(host: &Host) {
+    assert_eq!((ours(host, "iptables"), ours(host, "ip6tables")), (vec![], vec![]));
+}
+
+fn write(host: &Host, network: &str, text: &str) {
+    host.ok("mkdir -p /etc/kvmnet /run/x");
+    host.write(format!("/etc/kvmnet/{network}.toml"), text);
+    for helper in ["natup", "natdown"] {
+        host.ok(&format!("ln -sf /usr/libexec/kvmnet-{helper} /run/x/kvmnet-{helper}@{network}"));
+    }
+}
+
+#[track_caller]
+fn attach(host: &Host, network: &str, tap: &str) {
+    let program = match network {
+        "default" => "/usr/libexec/kvmnet-natup".to_owned(),
+        network => format!("/run/x/kvmnet-natup@{network}"),
+    };
+    host.run(&[&program, tap]).expect(tap);
+}
+
+fn release(host: &Host, tap: &str) {
+    host.helper("ifdown", &[tap]).expect(tap);
+}
+
+#[track_caller]
+fn reaches(machine: &TapMachine, to: &str) {
+    let answer = machine.net().tcp_connect(to, "hello", SOON);
+    assert!(
+        answer.as_ref().is_ok_and(|answer| answer.ends_with("hello")),
+        "TCP to {to}: {answer:?}"
+    );
+    let answer = machine.net().udp_request(to, "hello", SOON);
+    assert!(
+        answer.as_ref().is_ok_and(|answer| answer.ends_with("hello")),
+        "UDP to {to}: {answer:?}"
+    );
+}
+
+#[track_caller]
+fn does_not_reach(machine: &TapMachine, to: &str) {
+    assert!(machine.net().tcp_connect(to, "hello", SHORT).is_err(), "TCP to {to}");
+    assert!(machine.net().udp_request(to, "hello", SHORT).is_err(), "UDP to {to}");
 }
 
 #[test]
-fn scratch() {
+fn nat_guests_get_out_and_nothing_else_gets_through() {
+    for (what, dropping) in DROPPING {
+        let host = Host::new();
+        let _servers = (host.outside_tcp_server(7000), host.outside_udp_server(7000));
+        // Another network of the host's, such as containers are on: guests have no way into it.
+        host.ok("ip netns add box && ip link add docker0 type bridge &&
+                 ip link add veth0 master docker0 type veth peer name eth0 netns box &&
+                 ip addr add 172.17.0.1/16 dev docker0 &&
+                 ip link set docker0 addrgenmode none up &&
+                 ip link set veth0 addrgenmode none up && ip -n box addr add 172.17.0.2/16 dev eth0 &&
+                 ip -n box link set eth0 up && ip -n box route add default via 172.17.0.1");
+        let container = host.machine("box");
+        let _container = (container.tcp_server(7000), container.udp_server(7000));
+        host.ok(dropping);
+        host.ok("iptables -t nat -A PREROUTING -i eno1 -p tcp --dport 8080 -j DNAT --to 192.168.100.10:7000");
+        let anna = host.tap_machine("vnet0", "192.168.100.10/24", "192.168.100.1");
+        let bert = host.tap_machine("vnet1", "192.168.100.11/24", "192.168.100.1");
+        let before = host.foreign_to_kvmnet(&["vnet0", "vnet1"]);
+        let _annas = (anna.net().tcp_server(7000), anna.net().udp_server(7000));
+        attach(&host, "default", "vnet0");
+        attach(&host, "default", "vnet1");
+        reaches(&anna, OUTSIDE);
+        reaches(&bert, "192.168.100.10:7000");
+        does_not_reach(&anna, "172.17.0.2:7000");
+        // The administrator's port forward comes in, and nothing else.
+        let forwarded = host.outside().tcp_connect("10.0.0.11:8080", "hello", SOON);
+        assert!(forwarded.is_ok(), "{what}: {forwarded:?}");
+        host.outside_ok("ip route add 192.168.100.0/24 via 10.0.0.11");
+        assert!(host.outside_tcp_connect("192.168.100.10", 7000, SHORT).is_err(), "{what}");
+
+        let wanted = [
+            "-s 192.168.100.0/24 -i br0 -o eno1 -m comment --comment kvmnet-default -j ACCEPT",
+            "-d 192.168.100.0/24 ! -i br0 -o br0 -m conntrack --ctstate RELATED,ESTABLISHED \
+             -m comment --comment kvmnet-default -j ACCEPT",
+            "-d 192.168.100.0/24 ! -i br0 -o br0 -m conntrack --ctstate DNAT \
+             -m comment --comment kvmnet-default -j ACCEPT",
+            "-i br0 -o br0 -m comment --comment kvmnet-default -j ACCEPT",
+        ];
+        let mut sorted = wanted;
+        sorted.sort_unstable();
+        assert_eq!(ours(&host, "iptables"), sorted, "{what}");
+        assert_eq!(ours(&host, "ip6tables"), wanted[3..], "{what}");
+        // Without them it was the firewall that kept the guests in.
+        host.ok("for chain in FORWARD DOCKER-USER; do
+                     iptables -S $chain 2>/dev/null | sed -n '/kvmnet/s/^-A/iptables -D/p' | sh
+                 done");
+        does_not_reach(&bert, OUTSIDE);
+        attach(&host, "default", "vnet1");
+        reaches(&bert, OUTSIDE);
+        assert_eq!(ours(&host, "iptables"), sorted, "{what}");
+
+        release(&host, "vnet0");
+        reaches(&bert, OUTSIDE);
+        release(&host, "vnet1");
+        no_rules_of_ours(&host);
+        host.assert_no_network();
+        host.ok("iptables -t nat -S >/dev/null");
+        kvmnet_tests::assert_same(&before, &host.foreign_to_kvmnet(&["vnet0", "vnet1"]));
+    }
+}
+
+#[test]
+fn routed_guests_and_the_outside_reach_each_other() {
+    for (what, dropping) in DROPPING {
+        let host = Host::new();
+        let _servers = (host.outside_tcp_server(7000), host.outside_udp_server(7000));
+        host.outside_ok("ip route add 10.77.0.0/20 via 10.0.0.11");
+        host.ok(dropping);
+        write(&host, "lab", "mode = \"routed\"\naddress = \"10.77.0.1/20\"\n");
+        let anna = host.tap_machine("vnet0", "10.77.0.10/20", "10.77.0.1");
+        let _annas = (anna.net().tcp_server(7000), anna.net().udp_server(7000));
+        attach(&host, "lab", "vnet0");
+        reaches(&anna, OUTSIDE);
+        let inward = host.outside().tcp_connect("10.77.0.10:7000", "hello", SOON);
+        assert!(inward.is_ok(), "{what}: {inward:?}");
+        assert_eq!(ours(&host, "iptables").len(), 5, "{what}");
+        release(&host, "vnet0");
+        no_rules_of_ours(&host);
+    }
+}
+
+/// With br_netfilter, as this kernel has it, frames from guest to guest are filtered, too.
+#[test]
+fn guests_of_one_bridge_reach_each_other() {
+    for (what, dropping) in DROPPING {
+        for isolated in [true, false] {
+            let host = Host::new();
+            assert_eq!(host.sysctl("net/bridge/bridge-nf-call-iptables"), "1");
+            host.ok(dropping);
+            let bridge = if isolated {
+                write(&host, "lab", "mode = \"isolated\"\n");
+                "lab"
+            } else {
+                host.ok("ip link add br1 type bridge && ip link set br1 up");
+                write(&host, "lan", "mode = \"bridged\"\nbridge = \"br1\"\n");
+                "br1"
+            };
+            let network = if isolated { "lab" } else { "lan" };
+            let anna = host.tap_machine("vnet0", "10.99.0.10/24", "10.99.0.1");
+            let bert = host.tap_machine("vnet1", "10.99.0.11/24", "10.99.0.1");
+            let _berts = (bert.net().tcp_server(7000), bert.net().udp_server(7000));
+            attach(&host, network, "vnet0");
+            attach(&host, network, "vnet1");
+            reaches(&anna, "10.99.0.11:7000");
+            let wanted = if isolated {
+                format!("-i {bridge} -o {bridge} -m comment --comment kvmnet-lab -j ACCEPT")
+            } else {
+                format!(
+                    "-i {bridge} -o {bridge} -m comment --comment \"kvmnet bridge br1\" -j ACCEPT"
+                )
+            };
+            for program in ["iptables", "ip6tables"] {
+                assert_eq!(ours(&host, program), [&*wanted], "{what}");
+            }
+            release(&host, "vnet0");
+            assert_eq!(ours(&host, "iptables").len(), 1, "{what}");
+            release(&host, "vnet1");
+            no_rules_of_ours(&host);
+        }
+    }
+}
+
+#[test]
+fn nothing_is_added_where_everything_passes() {
     let host = Host::new();
-    host.ok("iptables -P FORWARD DROP; ip6tables -P FORWARD DROP; iptables -N DOCKER-USER; iptables -A DOCKER-USER -j RETURN; iptables -A FORWARD -j DOCKER-USER");
+    host.ok("iptables -A FORWARD -i eno1 -o eno1 -j DROP; iptables -N DOCKER-USER");
     let _tap = host.tap("vnet0");
-    let o = host.run(&["sh", "-c", "KVMNET_LOG=debug /usr/libexec/kvmnet-natup vnet0"]);
-    println!("{o:?}");
-    println!("{}", host.ok("iptables -S; ip6tables -S; iptables-save; nft list ruleset"));
-    println!("{}", host.ok("KVMNET_LOG=debug /usr/libexec/kvmnet-natup vnet0 2>&1; iptables-save | iptables-restore; KVMNET_LOG=debug /usr/libexec/kvmnet-natup vnet0 2>&1; KVMNET_LOG=debug /usr/libexec/kvmnet-natdown vnet0 2>&1; iptables -S; ip6tables -S"));
-    let _ = (SHORT, ours(&host, "iptables"));
-    let _: Option<TapMachine> = None;
+    let rules = || host.ok("iptables -S; ip6tables -S");
+    let before = rules();
+    attach(&host, "default", "vnet0");
+    assert_eq!(rules(), before);
+}
+
+/// Saved and restored by iptables they are ours still; a run changes nothing, and the last takes
+/// them away.
+#[test]
+fn they_survive_iptables_restore_and_a_second_run_changes_nothing() {
+    let host = Host::new();
+    host.ok("iptables -P FORWARD DROP; ip6tables -P FORWARD DROP");
+    let _tap = host.tap("vnet0");
+    attach(&host, "default", "vnet0");
+    let rules = ours(&host, "iptables");
+    for damage in [
+        "iptables-save >/tmp/saved && iptables-restore /tmp/saved",
+        "iptables -I FORWARD -i eno1 -o eno1 -j DROP",
+        "nft list ruleset >/tmp/rules",
+    ] {
+        host.ok(damage);
+        let before = host.foreign();
+        attach(&host, "default", "vnet0");
+        kvmnet_tests::assert_same(&before, &host.foreign());
+    }
+    for damage in [
+        "iptables -F FORWARD",
+        "iptables -D FORWARD -i br0 -o br0 -m comment --comment kvmnet-default -j ACCEPT",
+        "iptables -I FORWARD -i br0 -m comment --comment kvmnet-default -j ACCEPT",
+        "iptables -I FORWARD -i br0 -o br0 -m comment --comment kvmnet-default -j ACCEPT",
+        "iptables -I FORWARD -i br0 -m comment --comment kvmnet-default -j DROP",
+        "nft flush ruleset; iptables -P FORWARD DROP; ip6tables -P FORWARD DROP",
+    ] {
+        host.ok(damage);
+        attach(&host, "default", "vnet0");
+        assert_eq!(ours(&host, "iptables"), rules, "{damage}");
+        assert_eq!(ours(&host, "ip6tables").len(), 1, "{damage}");
+    }
+    host.helper("natdown", &["vnet0"]).expect("natdown");
+    no_rules_of_ours(&host);
+}
+
+/// A killed VM runs no downscript: its rules go with the next run, or by gc.
+#[test]
+fn what_a_killed_vm_leaves_goes() {
+    let host = Host::new();
+    host.ok("iptables -P FORWARD DROP; ip link add br1 type bridge; ip link set br1 up");
+    write(&host, "lan", "mode = \"bridged\"\nbridge = \"br1\"\n");
+    let taps = (host.tap("vnet0"), host.tap("vnet1"));
+    attach(&host, "default", "vnet0");
+    attach(&host, "lan", "vnet1");
+    assert_eq!(ours(&host, "iptables").len(), 5);
+    host.run(&["kvmnet", "gc"]).expect("gc");
+    assert_eq!(ours(&host, "iptables").len(), 5);
+    drop(taps);
+    // Another test's child may hold them open until it has begun its own program.
+    assert!(wait_until(SOON, || host.link("vnet0").is_none() && host.link("vnet1").is_none()));
+    host.run(&["kvmnet", "gc"]).expect("gc");
+    no_rules_of_ours(&host);
+    host.assert_no_network();
+}
+
+/// Docker starts while guests are there: `kvmnet reload`, or the next guest, opens its firewall.
+#[test]
+fn a_firewall_that_comes_later_is_opened_by_reload() {
+    let host = Host::new();
+    let _servers = (host.outside_tcp_server(7000), host.outside_udp_server(7000));
+    let anna = host.tap_machine("vnet0", "192.168.100.10/24", "192.168.100.1");
+    attach(&host, "default", "vnet0");
+    reaches(&anna, OUTSIDE);
+    host.ok(DROPPING[2].1);
+    does_not_reach(&anna, OUTSIDE);
+    host.run(&["kvmnet", "reload"]).expect("reload");
+    reaches(&anna, OUTSIDE);
+    // Another default route: out over that as well.
+    host.ok("ip link add wg0 type veth peer name far && ip addr add 10.5.0.1/24 dev wg0 &&
+             ip link set wg0 up && ip link set far up && ip route add default via 10.5.0.2 metric 9");
+    host.run(&["kvmnet", "reload"]).expect("reload");
+    assert!(ours(&host, "iptables").iter().any(|rule| rule.contains("-o wg0")));
+    let log = host.syslog().join("\n");
+    assert!(log.contains("in ip filter DOCKER-USER: insert"), "{log}");
+}
+
+#[test]
+fn with_firewall_none_the_administrators_firewall_is_left_alone() {
+    let host = Host::new();
+    host.ok("iptables -P FORWARD DROP");
+    write(&host, "lab", "address = \"10.77.0.1/20\"\nfirewall = \"none\"\n");
+    let _tap = host.tap("vnet0");
+    attach(&host, "lab", "vnet0");
+    no_rules_of_ours(&host);
 }
