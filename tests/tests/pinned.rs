@@ -318,7 +318,6 @@ fn gc_takes_down_what_a_killed_vm_left_and_nothing_else() {
     host.describe("cell", "mode = \"isolated\"\ntaps = [\"cell*\"]\n");
     let _used = host.tap_on("used", "used0");
     host.kvmnet_ok(&["up", "pinned"]);
-    host.kvmnet_ok(&["gc"]);
     let before = host.foreign();
     let mut guests =
         ["left0", "cell0"].map(|tap| Guest::start(&host, GuestSpec::new(tap).nat(tap).paused()));

@@ -44,7 +44,6 @@ fn everything_comes_back() {
         ("sysctl -w net.ipv6.conf.cell.disable_ipv6=0".to_owned(), "cell: repaired: set disable_ipv6 of cell to 1\n"),
         ("ip link set br0 down".to_owned(), "default: repaired: repair bridge br0: up\n"),
         ("ip link set br0 group default type bridge stp_state 1".to_owned(), "default: repaired: repair bridge br0: no STP, no forward delay kvmnet's interface group\n"),
-        // The mark of a pinned network goes with its alias, and nobody knows it any more.
         ("ip link set lab alias ''".to_owned(), "lab: repaired: repair bridge lab: alias kvmnet:lab\n"),
         (
             "ip link set br0 down; ip addr flush dev br0; ip addr flush dev lab; ip link set lab down; \
