@@ -69,6 +69,19 @@ pub enum Error {
         /// What failed.
         source: KernelError,
     },
+    /// It takes the program that works on iptables. A helper starts that in its own place.
+    #[error(
+        "{object}: not {goal}: that takes kvmnet, which works on rules in iptables, and it cannot be \
+         run as {}; install it there, or have the rules elsewhere: firewall = \"nftables\" in the \
+         network's file",
+        crate::helper::PLACES
+    )]
+    NeedsKvmnet {
+        /// What the run was about: a tap, or a network.
+        object: String,
+        /// What was to be done with it, as a participle.
+        goal: &'static str,
+    },
     /// Parts of taking down failed; the rest was done.
     #[error("{object}: {goal} in part: {}; the next guest's end goes on with it, or now: kvmnet gc", OneLine(.failures))]
     TakeDown {
@@ -122,6 +135,11 @@ impl Goal<'_> {
     /// The run has failed for that.
     pub(crate) fn failed(self, source: KernelError) -> Error {
         Error::Kernel { object: self.object(), goal: self.participle(), source }
+    }
+
+    /// What it comes to is a matter of iptables.
+    pub(crate) fn needs_kvmnet(self) -> Error {
+        Error::NeedsKvmnet { object: self.object(), goal: self.participle() }
     }
 
     /// Taking down is done unless something of it has failed; the rest was done then.

@@ -8,8 +8,8 @@ use log::{debug, error};
 use crate::error::{Chain, Error, Goal};
 use crate::kernel::{Kernel, KernelError};
 use crate::model::{
-    BridgedNetwork, InterfaceName, ManagedNetwork, ManagedView, Network, NetworkName, ReleaseView,
-    Step, TableId, owner_of,
+    BridgedNetwork, InterfaceName, Link, ManagedNetwork, ManagedView, Network, NetworkName,
+    ReleaseView, Step, TableId, owner_of,
 };
 use crate::plan::{self, AttachPlan, Purpose, Refusal, ReleasePlan, ReleaseScope, TakeDownPlan};
 use crate::report::Report;
@@ -31,10 +31,11 @@ pub fn up<K: Kernel>(
         Network::Managed(managed) => plan_managed(kernel, Purpose::Guest(tap), managed, goal)?,
         Network::Bridged(bridged) => plan_bridged(kernel, tap, bridged, known)?,
     };
+    require_iptables::<K>(&plan.steps, goal)?;
     if let Err(source) = apply_until_one_fails(kernel, &plan.steps) {
         if !plan.was_done {
             let scope = ReleaseScope::OursOr(std::slice::from_ref(network));
-            report_failure(release(kernel, tap, scope, known));
+            report_failure(undo(kernel, tap, scope, known));
         }
         return Err(goal.failed(source));
     }
@@ -62,6 +63,7 @@ pub fn down<K: Kernel>(
         }
         planned => planned?,
     };
+    require_iptables::<K>(&plan.steps, Goal::Release(tap))?;
     apply_release(kernel, tap, plan).map(released)
 }
 
@@ -75,8 +77,10 @@ pub fn down_from_any<K: Kernel>(
     known: &[NetworkName],
 ) -> Result<Report, Error> {
     let _lock = kernel.lock()?;
-    let plan = release(kernel, tap, ReleaseScope::AnyBridge, known)?;
-    Ok(released(plan))
+    let view = look(kernel, tap, known)?;
+    let plan = plan::release(&view, tap, ReleaseScope::AnyBridge, known)?;
+    require_iptables::<K>(&plan.steps, Goal::Release(tap))?;
+    apply_release(kernel, tap, plan).map(released)
 }
 
 /// Brings `network` up, built or repaired as for a tap, to stay until [`unpin`] takes it down.
@@ -226,7 +230,9 @@ fn plan_bridged<K: Kernel>(
     // What a killed VM left of a network of kvmnet's is not the administrator's bridge.
     if view.named.as_ref().is_some_and(|named| owner_of(named, known).is_some()) {
         let leftovers = kernel.release_view(None, known).map_err(|source| goal.failed(source))?;
-        let failures = apply_all(kernel, &plan::sweep(&leftovers, known).steps);
+        let sweep = plan::sweep(&leftovers, known);
+        require_iptables::<K>(&sweep.steps, goal)?;
+        let failures = apply_all(kernel, &sweep.steps);
         if let Some(source) = failures.into_iter().next() {
             return Err(goal.failed(source));
         }
@@ -245,15 +251,31 @@ fn take_down<K: Kernel>(
     Ok(plan)
 }
 
-fn release<K: Kernel>(
+/// The way back: what was begun is undone. What is left in iptables by others, where this program
+/// can't work on that, waits for the next one that can.
+fn undo<K: Kernel>(
     kernel: &mut K,
     tap: &InterfaceName,
     scope: ReleaseScope<'_>,
     known: &[NetworkName],
 ) -> Result<ReleasePlan, Error> {
-    let view = look(kernel, tap, known)?;
+    let mut view = look(kernel, tap, known)?;
+    if !K::HAS_IPTABLES {
+        let is_left = |link: &Link| owner_of(link, known).is_some_and(|mark| mark.iptables);
+        let master = view.tap.as_ref().and_then(|tap| tap.master);
+        view.bridges.retain(|bridge| Some(bridge.link.index) == master || !is_left(&bridge.link));
+        view.tables.retain(|table| !table.is_in_iptables());
+    }
     let plan = plan::release(&view, tap, scope, known)?;
     apply_release(kernel, tap, plan)
+}
+
+/// Nothing is begun that this program can't bring to its end.
+fn require_iptables<K: Kernel>(steps: &[Step], goal: Goal<'_>) -> Result<(), Error> {
+    if K::HAS_IPTABLES || !steps.iter().any(Step::is_of_iptables) {
+        return Ok(());
+    }
+    Err(goal.needs_kvmnet())
 }
 
 fn look<K: Kernel>(

@@ -2,7 +2,7 @@
 
 use log::Level;
 
-use crate::model::{NetworkName, TableId};
+use crate::model::{Mode, NetworkName, TableId};
 use crate::plan::{InUse, Note};
 
 /// What a run has done, for the log.
@@ -118,7 +118,7 @@ fn describe_collected(networks: &[NetworkName], tables: &[TableId]) -> String {
         parts.push(format!("took down what nobody used: {}", list(names)));
     }
     if !tables.is_empty() {
-        let names = tables.iter().map(|table| format!("table {table}")).collect();
+        let names = tables.iter().map(TableId::describe).collect();
         parts.push(format!("deleted what was left of networks that are not up: {}", list(names)));
     }
     if parts.is_empty() {
@@ -139,10 +139,10 @@ fn with_notes(mut line: String, bridge: &str, notes: &[Note]) -> (Level, String)
 
 fn describe_note(bridge: &str, note: &Note) -> (Level, String) {
     match note {
-        Note::Built { network, mode, table: Some(table) } => (
-            Level::Info,
-            format!("; built {mode} network {network}, its rules: nft list table {table}"),
-        ),
+        Note::Built { network, mode, table: Some(table) } => {
+            let command = table.command(matches!(mode, Mode::Nat(_)));
+            (Level::Info, format!("; built {mode} network {network}, its rules: {command}"))
+        }
         Note::Built { network, mode, table: None } => {
             (Level::Info, format!("; built {mode} network {network}, without rules"))
         }

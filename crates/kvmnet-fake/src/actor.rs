@@ -146,6 +146,7 @@ fn mismatch(answer: &Answer) -> ! {
 
 impl Kernel for Replay<'_> {
     type Lock = ReplayLock;
+    const HAS_IPTABLES: bool = true;
 
     fn lock(&mut self) -> Result<ReplayLock, LockError> {
         match self.answer(|| Call::Lock) {

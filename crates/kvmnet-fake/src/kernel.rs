@@ -28,6 +28,7 @@ impl<'a> FakeKernel<'a> {
 
 impl Kernel for FakeKernel<'_> {
     type Lock = ();
+    const HAS_IPTABLES: bool = true;
 
     fn lock(&mut self) -> Result<(), LockError> {
         Ok(())

@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use kvmnet_core::config::{self, ConfigError, Files};
-use kvmnet_core::kernel::System;
 use kvmnet_core::model::{HostView, ManagedNetwork, Network, NetworkName, RulesState, owner_of};
-use kvmnet_core::plan;
+use kvmnet_iptables::Iptables;
 
 use crate::error::Error;
 use crate::holders::{self, Holders};
@@ -47,15 +46,14 @@ pub struct Gathered {
 pub fn gather(directory: &Path) -> Result<Gathered, Error> {
     let files = Files::list(directory);
     let known = files.known();
-    let (networks, mistakes) = described(files);
-    let mut kernel = System::open()?;
+    let mut kernel = Iptables::open()?;
+    let (networks, mistakes) = described(files, &mut kernel)?;
     let host = kernel.host_view()?;
     let mut rules = BTreeMap::new();
     for network in &networks {
         if let Network::Managed(managed) = &network.network {
             if is_up(managed, &host) {
-                let table = plan::table_of(managed);
-                rules.insert(network.name.clone(), kernel.rules_state(table.as_ref())?);
+                rules.insert(network.name.clone(), kernel.rules_state(managed)?);
             }
         }
     }
@@ -70,8 +68,15 @@ fn is_up(network: &ManagedNetwork, host: &HostView) -> bool {
         .any(|link| owner_of(link, known).is_some_and(|mark| mark.network == network.name))
 }
 
-/// The networks, and what is wrong with files. What is built in is there as long as no file, good or bad, has its name.
-pub fn described(files: Files) -> (Vec<Described>, Vec<ConfigError>) {
+/// The networks, and what is wrong with files. What is built in is there as long as no file, good or
+/// bad, has its name.
+///
+/// # Errors
+/// [`Error::Look`] where the kernel doesn't answer.
+pub fn described(
+    files: Files,
+    kernel: &mut Iptables,
+) -> Result<(Vec<Described>, Vec<ConfigError>), Error> {
     let default = config::default_name();
     let has_default = files.has(&default);
     let (configured, mistakes) = files.survey();
@@ -92,6 +97,11 @@ pub fn described(files: Files) -> (Vec<Described>, Vec<ConfigError>) {
             taps: Vec::new(),
         });
     }
+    for network in &mut networks {
+        if let Network::Managed(managed) = &mut network.network {
+            kernel.settle(managed)?;
+        }
+    }
     networks.sort_by(|one, other| one.name.cmp(&other.name));
-    (networks, mistakes)
+    Ok((networks, mistakes))
 }

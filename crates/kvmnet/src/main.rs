@@ -15,7 +15,8 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 use kvmnet_core::output::{self, Buffer};
-use kvmnet_core::{Chain, config};
+use kvmnet_core::{Chain, config, helper};
+use kvmnet_iptables::Iptables;
 
 use cli::{Cli, Command};
 use error::Error;
@@ -24,6 +25,9 @@ use error::Error;
 const MISTAKES: u8 = 3;
 
 fn main() -> ExitCode {
+    if let Some(code) = stand_in() {
+        return code;
+    }
     let command = Cli::parse().command;
     let log = Buffer::install();
     let result = execute(command);
@@ -34,6 +38,17 @@ fn main() -> ExitCode {
     });
     output::to_stderr(&log.take());
     code
+}
+
+/// What a helper leaves to this program: `helper VERB TAP`. It is between the two, and no subcommand
+/// for people.
+fn stand_in() -> Option<ExitCode> {
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next()? != helper::SUBCOMMAND {
+        return None;
+    }
+    let verb = helper::Verb::parse(arguments.next()?.to_str()?)?;
+    Some(helper::stand_in(verb, arguments.collect(), Iptables::open, Iptables::settle))
 }
 
 fn execute(command: Command) -> Result<ExitCode, Error> {

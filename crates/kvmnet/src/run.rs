@@ -5,10 +5,10 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use kvmnet_core::config::{ConfigError, Files};
-use kvmnet_core::kernel::System;
 use kvmnet_core::model::{ManagedNetwork, Network, NetworkName, Step, owner_of};
 use kvmnet_core::plan::{InUse, Purpose};
 use kvmnet_core::{Report, ops, output, process};
+use kvmnet_iptables::Iptables;
 use nix::unistd::geteuid;
 
 use crate::cli::Verb;
@@ -22,10 +22,12 @@ use crate::print;
 /// [`Error`]; the network is then as it was before.
 pub fn up(directory: &Path, name: &NetworkName) -> Result<ExitCode, Error> {
     require_capability("up")?;
-    let network = managed(directory, name)?;
+    let mut network = managed(directory, name)?;
     let known = Files::list(directory).known();
     process::isolate();
-    let report = ops::pin(&mut System::open()?, &network, &known)?;
+    let mut kernel = Iptables::open()?;
+    kernel.settle(&mut network)?;
+    let report = ops::pin(&mut kernel, &network, &known)?;
     tell(name.as_str(), &report)
 }
 
@@ -36,7 +38,7 @@ pub fn up(directory: &Path, name: &NetworkName) -> Result<ExitCode, Error> {
 pub fn down(directory: &Path, name: &NetworkName) -> Result<ExitCode, Error> {
     require_capability("down")?;
     let known = known_with(directory, name);
-    let mut kernel = System::open()?;
+    let mut kernel = Iptables::open()?;
     require_existence(directory, name, &known, &mut kernel)?;
     process::isolate();
     let report = ops::unpin(&mut kernel, name, &known)?;
@@ -51,7 +53,7 @@ pub fn gc(directory: &Path) -> Result<ExitCode, Error> {
     require_capability("gc")?;
     let known = Files::list(directory).known();
     process::isolate();
-    let report = ops::collect(&mut System::open()?, &known)?;
+    let report = ops::collect(&mut Iptables::open()?, &known)?;
     tell("gc", &report)
 }
 
@@ -61,9 +63,9 @@ pub fn gc(directory: &Path) -> Result<ExitCode, Error> {
 /// [`Error::Incomplete`] where not all could be made as it should be; the others were.
 pub fn reload(directory: &Path) -> Result<ExitCode, Error> {
     require_capability("reload")?;
-    let (networks, mistakes) = gather::described(Files::list(directory));
     process::isolate();
-    let mut kernel = System::open()?;
+    let mut kernel = Iptables::open()?;
+    let (networks, mistakes) = gather::described(Files::list(directory), &mut kernel)?;
     let mut failures: Vec<Error> = mistakes.into_iter().map(Error::from).collect();
     let mut count = 0;
     for described in networks {
@@ -89,10 +91,11 @@ pub fn reload(directory: &Path) -> Result<ExitCode, Error> {
 /// [`Error`]: what the run itself would be refused for.
 pub fn plan(directory: &Path, verb: Verb, name: &NetworkName) -> Result<ExitCode, Error> {
     require_capability("plan")?;
-    let mut kernel = System::open()?;
+    let mut kernel = Iptables::open()?;
     let (steps, in_use) = match verb {
         Verb::Up => {
-            let network = managed(directory, name)?;
+            let mut network = managed(directory, name)?;
+            kernel.settle(&mut network)?;
             (ops::plan_up(&mut kernel, Purpose::Pinned, &network)?.steps, None)
         }
         Verb::Down => {
@@ -145,7 +148,7 @@ fn require_existence(
     directory: &Path,
     name: &NetworkName,
     known: &[NetworkName],
-    kernel: &mut System,
+    kernel: &mut Iptables,
 ) -> Result<(), Error> {
     let error = match managed(directory, name) {
         Err(error @ (Error::NoSuchNetwork { .. } | Error::Bridged { .. })) => error,

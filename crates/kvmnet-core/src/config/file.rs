@@ -254,10 +254,11 @@ impl Reader<'_> {
 
     fn firewall(&self, table: &mut Table<'_>) -> Result<Option<Found<Firewall>>, ConfigError> {
         self.word(table, "firewall", "\"auto\"", |word| match word {
-            "auto" | "nftables" => Ok(Firewall::Nftables),
+            "auto" => Ok(Firewall::Auto),
+            "nftables" => Ok(Firewall::Nftables),
+            "iptables" => Ok(Firewall::Iptables),
             "none" => Ok(Firewall::None),
-            "iptables" => Err("is not in this version; write \"nftables\""),
-            _ => Err("is none; write \"auto\", \"nftables\" or \"none\""),
+            _ => Err("is none; write \"auto\", \"nftables\", \"iptables\" or \"none\""),
         })
     }
 

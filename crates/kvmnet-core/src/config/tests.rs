@@ -36,7 +36,7 @@ fn what_is_left_out_has_its_default() {
     let Network::Managed(network) = &file.network else { panic!("{file:?}") };
     assert_eq!(network.bridge.as_str(), "lab");
     assert_eq!(network.mode, Mode::Nat("10.9.0.1/16".parse().unwrap()));
-    assert_eq!((network.mtu, network.firewall), (None, Firewall::Nftables));
+    assert_eq!((network.mtu, network.firewall), (None, Firewall::Auto));
     assert_eq!(network.forwarding, Forwarding::Global);
     assert!(file.taps.is_empty());
     assert!(matches!(read("mode = 'isolated'").unwrap().network, Network::Managed(_)));
@@ -134,12 +134,8 @@ fn every_mistake_has_its_line_and_its_remedy() {
             "2: mtu is of type string; write it so: mtu = 1500",
         ),
         (
-            "mode = \"isolated\"\nfirewall = \"iptables\"",
-            "2: firewall = \"iptables\" is not in this version; write \"nftables\"",
-        ),
-        (
             "mode = \"isolated\"\nfirewall = \"pf\"",
-            "2: firewall = \"pf\" is none; write \"auto\", \"nftables\" or \"none\"",
+            "2: firewall = \"pf\" is none; write \"auto\", \"nftables\", \"iptables\" or \"none\"",
         ),
         (
             "address = \"10.0.0.1/24\"\nforwarding = \"yes\"",
@@ -165,6 +161,20 @@ fn every_mistake_has_its_line_and_its_remedy() {
     for (text, wanted) in cases {
         let error = read(text).unwrap_err().to_string();
         assert_eq!(error, format!("/etc/kvmnet/lab.toml:{wanted}"), "{text:?}");
+    }
+}
+
+#[test]
+fn the_firewall_is_one_of_four() {
+    for (word, firewall) in [
+        ("auto", Firewall::Auto),
+        ("nftables", Firewall::Nftables),
+        ("iptables", Firewall::Iptables),
+        ("none", Firewall::None),
+    ] {
+        let file = read(&format!("mode = 'isolated'\nfirewall = '{word}'")).unwrap();
+        let Network::Managed(network) = &file.network else { panic!("{file:?}") };
+        assert_eq!(network.firewall, firewall);
     }
 }
 

@@ -44,10 +44,20 @@ pub enum KernelError {
         /// The cause.
         source: io::Error,
     },
+    /// A program that works on iptables isn't there, or doesn't do as it is told.
+    #[error("cannot {what}: {program} {problem}")]
+    Iptables {
+        /// What was asked for, as an infinitive.
+        what: String,
+        /// The program.
+        program: String,
+        /// What is wrong, and what to do where that is known.
+        problem: String,
+    },
     /// The kernel is built without nf_tables, or may not load it.
     #[error(
-        "this kernel has no nf_tables, which kvmnet's rules need; load it: modprobe nf_tables, or do \
-         without: firewall = \"none\" in the network's file"
+        "this kernel has no nf_tables, which the network's rules need; load it: modprobe nf_tables, or do \
+         without: firewall = \"iptables\" in the network's file"
     )]
     NoNftables,
 }
@@ -65,7 +75,7 @@ impl KernelError {
             Self::System { source, .. } | Self::Sysctl { source, .. } => {
                 source.raw_os_error().map(Errno::from_raw)
             }
-            Self::Answer { .. } | Self::NoNftables => None,
+            Self::Answer { .. } | Self::Iptables { .. } | Self::NoNftables => None,
         }
     }
 }

@@ -40,6 +40,12 @@ impl System {
         })
     }
 
+    /// `net.bridge.bridge-nf-call-iptables`; none where br_netfilter isn't loaded.
+    #[must_use]
+    pub fn bridge_netfilter(&self) -> Option<bool> {
+        sysctl::bridge_netfilter()
+    }
+
     /// Compares the table of a network that is up with what it should be; none: it should have
     /// none of kvmnet's.
     ///

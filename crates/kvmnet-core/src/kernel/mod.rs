@@ -27,6 +27,10 @@ pub trait Kernel {
     /// Held while no other run may look or act; released when dropped.
     type Lock;
 
+    /// Whether it can carry out steps on iptables. One that can't knows by a bridge's mark what there
+    /// would be to do, and a run that comes to that changes nothing.
+    const HAS_IPTABLES: bool;
+
     /// Waits until no other run in this network namespace is under way.
     ///
     /// # Errors

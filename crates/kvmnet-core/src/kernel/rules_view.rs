@@ -41,6 +41,29 @@ impl System {
         }
     }
 
+    /// Whether the kernel has nf_tables.
+    ///
+    /// # Errors
+    /// [`KernelError`] where the kernel doesn't answer.
+    pub fn has_nftables(&mut self) -> Result<bool, KernelError> {
+        match self.existing_tables() {
+            Err(KernelError::NoNftables) => Ok(false),
+            tables => tables.map(|_| true),
+        }
+    }
+
+    /// The nftables chains of this family, each with its table's name before its own; none where the
+    /// kernel has no nf_tables.
+    ///
+    /// # Errors
+    /// [`KernelError`] where the kernel doesn't answer.
+    pub fn chain_names(&mut self, family: u8) -> Result<Vec<(String, String)>, KernelError> {
+        if !self.has_nftables()? {
+            return Ok(Vec::new());
+        }
+        nftables::chain_names(self.netfilter()?, family)
+    }
+
     /// Every nftables table; a host without nf_tables has none.
     pub(super) fn tables(&mut self) -> Result<Vec<FoundTable>, KernelError> {
         match self.existing_tables() {

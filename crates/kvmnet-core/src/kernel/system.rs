@@ -14,9 +14,10 @@ use super::socket::Socket;
 use super::{Kernel, KernelError, address, link_change, nftables, sysctl};
 use crate::lock::{Lock, LockError};
 use crate::model::{
-    AcceptOwner, BridgeView, BridgedNetwork, BridgedView, FilterView, Forwarding, ForwardingView,
-    InterfaceName, Link, LinkKind, Mac, ManagedNetwork, ManagedView, Mode, NetworkName,
-    ReleaseView, Route, Step, Sysctl, Table, TableId, TapView, owner_of, runs_as_isolated,
+    AcceptOwner, BridgeView, BridgedNetwork, BridgedView, FilterView, Firewall, Forwarding,
+    ForwardingView, InterfaceName, Link, LinkKind, Mac, ManagedNetwork, ManagedView, Mode,
+    NetworkName, ReleaseView, Route, Step, Sysctl, Table, TableId, TapView, owner_of,
+    runs_as_isolated,
 };
 
 /// Where kvmnet's interface indexes begin: far above what the kernel counts up to by itself.
@@ -111,7 +112,10 @@ impl System {
     }
 
     /// The interfaces of the default routes, the preferred one first.
-    fn uplinks(&mut self) -> Result<Vec<InterfaceName>, KernelError> {
+    ///
+    /// # Errors
+    /// [`KernelError`] where the kernel doesn't answer.
+    pub fn uplinks(&mut self) -> Result<Vec<InterfaceName>, KernelError> {
         let mut names = Vec::new();
         for index in route::default_interfaces(&mut self.route)? {
             let link = link::one(&mut self.route, Which::Index(index))?;
@@ -198,8 +202,15 @@ impl System {
     }
 }
 
+/// The chains in iptables that the network has by its bridge's mark.
+fn chains_of(bridge: &Link, known: &[NetworkName]) -> Option<TableId> {
+    let mark = owner_of(bridge, known).filter(|mark| mark.iptables)?;
+    Some(TableId::in_iptables(&mark.network))
+}
+
 impl Kernel for System {
     type Lock = Lock;
+    const HAS_IPTABLES: bool = false;
 
     fn lock(&mut self) -> Result<Lock, LockError> {
         Lock::acquire()
@@ -261,7 +272,10 @@ impl Kernel for System {
         } else {
             self.rules_view(network, table)?
         };
-        let RulesView { table, other_tables, filters } = rules;
+        let RulesView { table, mut other_tables, filters } = rules;
+        if network.firewall != Firewall::Iptables {
+            other_tables.extend(bridge.as_ref().and_then(|bridge| chains_of(bridge, known)));
+        }
         let is_dropped = filters.iter().any(|filter| filter.drops);
         let ports = match &bridge {
             Some(bridge)
@@ -301,9 +315,16 @@ impl Kernel for System {
         let master = tap.as_ref().and_then(|link| link.master);
         let tables = self.tables()?;
         let filters = self.filters_of(&tables)?;
+        let bridges = self.bridges(master, &filters, known)?;
+        let chains = bridges.iter().filter_map(|bridge| chains_of(&bridge.link, known));
         Ok(ReleaseView {
-            bridges: self.bridges(master, &filters, known)?,
-            tables: tables.into_iter().map(|table| table.id).filter(TableId::is_reserved).collect(),
+            tables: tables
+                .into_iter()
+                .map(|table| table.id)
+                .filter(TableId::is_reserved)
+                .chain(chains)
+                .collect(),
+            bridges,
             filters,
             tap,
         })
@@ -318,6 +339,11 @@ impl Kernel for System {
                 }
                 self.route.request(batch, |_, _| {})
             }
+            _ if step.is_of_iptables() => Err(KernelError::Refused {
+                what: step.to_string(),
+                errno: Errno::EOPNOTSUPP,
+                message: None,
+            }),
             Step::InstallTable { table, replace } => {
                 nftables::install_table(self.netfilter()?, table, *replace)
             }

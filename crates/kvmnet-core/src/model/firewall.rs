@@ -10,7 +10,11 @@ use super::{InterfaceName, NetworkName};
 /// Every table of ours begins so, and every table that begins so is ours: the names are reserved.
 pub(crate) const TABLE_PREFIX: &str = "kvmnet-";
 
-/// An nftables table's family and name.
+/// The family of what is no nftables table but chains in the tables of iptables (`NFPROTO_UNSPEC`).
+const IPTABLES: u8 = 0;
+
+/// An nftables table's family and name; or a network's chains in the tables of iptables, which are
+/// one thing like a table: compared, made and deleted as a whole.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TableId {
     /// The address family (`NFPROTO_*`, `linux/netfilter.h`).
@@ -26,11 +30,42 @@ impl TableId {
         Self { family, name: format!("{TABLE_PREFIX}{network}") }
     }
 
-    /// The tables that a network may have, by its mode.
+    /// A network's chains in the tables of iptables.
     #[must_use]
-    pub fn all_of_network(network: &NetworkName) -> [Self; 2] {
-        [libc::NFPROTO_IPV4, libc::NFPROTO_NETDEV]
+    pub fn in_iptables(network: &NetworkName) -> Self {
+        Self::of_network(IPTABLES, network)
+    }
+
+    /// Whether these are chains in the tables of iptables.
+    #[must_use]
+    pub fn is_in_iptables(&self) -> bool {
+        self.family == IPTABLES
+    }
+
+    /// The tables that a network may have, by its mode and its firewall.
+    #[must_use]
+    pub fn all_of_network(network: &NetworkName) -> [Self; 3] {
+        [libc::NFPROTO_IPV4, libc::NFPROTO_NETDEV, i32::from(IPTABLES)]
             .map(|family| Self::of_network(family as u8, network))
+    }
+
+    /// The command that shows it; of chains in iptables those that matter most: of mode `nat`, say.
+    #[must_use]
+    pub fn command(&self, is_nat: bool) -> String {
+        match self.network().filter(|_| self.is_in_iptables()) {
+            Some(network) if is_nat => format!("iptables -t nat -S KVMNET-{network}-POST"),
+            Some(network) => format!("iptables -S KVMNET-{network}-FWD"),
+            None => format!("nft list table {self}"),
+        }
+    }
+
+    /// What it is, for people.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        match self.network().filter(|_| self.is_in_iptables()) {
+            Some(network) => format!("the chains KVMNET-{network}-* of iptables"),
+            None => format!("table {self}"),
+        }
     }
 
     /// Whether the table's name is one of those reserved for kvmnet.

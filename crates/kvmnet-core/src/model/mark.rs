@@ -8,10 +8,12 @@ use super::{Link, LinkKind, Mac, NetworkName};
 const PREFIX: &str = "kvmnet:";
 const PINNED: &str = ":pinned";
 const FORWARDING: &str = ":forwarding";
+const IPTABLES: &str = ":iptables";
 
 /// The mark that a bridge of ours carries as its alias: `kvmnet:NAME`, and behind that `:pinned`
 /// where an administrator brought the network up and only the administrator takes it down, and
-/// `:forwarding` where IPv4 forwarding was turned on for it.
+/// `:forwarding` where IPv4 forwarding was turned on for it, and `:iptables` where its rules are in
+/// the tables of iptables.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mark {
     /// The network whose bridge it is.
@@ -20,23 +22,26 @@ pub struct Mark {
     pub pinned: bool,
     /// Whether `net.ipv4.ip_forward` was turned on for it; for people, nothing is judged by it.
     pub forwarding: bool,
+    /// Whether its rules are in the tables of iptables, or may be.
+    pub iptables: bool,
 }
 
 impl Mark {
     /// The mark of a network that goes with its last guest.
     #[must_use]
     pub fn of(network: &NetworkName) -> Self {
-        Self { network: network.clone(), pinned: false, forwarding: false }
+        Self { network: network.clone(), pinned: false, forwarding: false, iptables: false }
     }
 
     /// Reads an alias; `None` where it is somebody else's.
     #[must_use]
     pub fn parse(alias: &str) -> Option<Self> {
         let rest = alias.strip_prefix(PREFIX)?;
+        let (rest, iptables) = strip(rest, IPTABLES);
         let (rest, forwarding) = strip(rest, FORWARDING);
         let (name, pinned) = strip(rest, PINNED);
         let network = NetworkName::parse(name)?;
-        Some(Self { network, pinned, forwarding })
+        Some(Self { network, pinned, forwarding, iptables })
     }
 }
 
@@ -49,7 +54,8 @@ impl fmt::Display for Mark {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let pinned = if self.pinned { PINNED } else { "" };
         let forwarding = if self.forwarding { FORWARDING } else { "" };
-        write!(f, "{PREFIX}{}{pinned}{forwarding}", self.network)
+        let iptables = if self.iptables { IPTABLES } else { "" };
+        write!(f, "{PREFIX}{}{pinned}{forwarding}{iptables}", self.network)
     }
 }
 
@@ -77,27 +83,38 @@ mod tests {
 
     #[test]
     fn marks_read_as_they_were_written() {
-        for (text, network, pinned, forwarding) in [
-            ("kvmnet:default", "default", false, false),
-            ("kvmnet:lab-2:pinned", "lab-2", true, false),
-            ("kvmnet:lab-2:forwarding", "lab-2", false, true),
-            ("kvmnet:lab-2:pinned:forwarding", "lab-2", true, true),
-            ("kvmnet:pinned", "pinned", false, false),
-            ("kvmnet:forwarding", "forwarding", false, false),
+        for (text, network, words) in [
+            ("kvmnet:default", "default", [false, false, false]),
+            ("kvmnet:lab-2:pinned", "lab-2", [true, false, false]),
+            ("kvmnet:lab-2:forwarding", "lab-2", [false, true, false]),
+            ("kvmnet:lab-2:iptables", "lab-2", [false, false, true]),
+            ("kvmnet:lab-2:pinned:forwarding", "lab-2", [true, true, false]),
+            ("kvmnet:lab-2:pinned:forwarding:iptables", "lab-2", [true, true, true]),
+            ("kvmnet:pinned", "pinned", [false, false, false]),
+            ("kvmnet:forwarding", "forwarding", [false, false, false]),
+            ("kvmnet:iptables:iptables", "iptables", [false, false, true]),
         ] {
             let mark = Mark::parse(text).unwrap();
-            let found = (mark.network.as_str(), mark.pinned, mark.forwarding);
-            assert_eq!(found, (network, pinned, forwarding));
+            let found = (mark.network.as_str(), [mark.pinned, mark.forwarding, mark.iptables]);
+            assert_eq!(found, (network, words));
             assert_eq!(mark.to_string(), text);
         }
     }
 
     #[test]
     fn anything_else_is_somebody_elses() {
-        let backward = "kvmnet:a:forwarding:pinned";
-        for text in
-            ["", "kvmnet", "kvmnet:", "kvmnet:A", "kvmnet:a:b", " kvmnet:a", "office LAN", backward]
-        {
+        for text in [
+            "",
+            "kvmnet",
+            "kvmnet:",
+            "kvmnet:A",
+            "kvmnet:a:b",
+            " kvmnet:a",
+            "office LAN",
+            "kvmnet:a:forwarding:pinned",
+            "kvmnet:a:iptables:forwarding",
+            "kvmnet:a:iptables:iptables",
+        ] {
             assert_eq!(Mark::parse(text), None, "{text}");
         }
     }

@@ -66,10 +66,11 @@ impl ManagedNetwork {
         }
     }
 
-    /// The nftables table that holds this network's rules.
+    /// What holds this network's rules: an nftables table, or chains of iptables.
     #[must_use]
     pub fn table(&self) -> TableId {
         let family = match self.mode {
+            _ if self.firewall == Firewall::Iptables => return TableId::in_iptables(&self.name),
             Mode::Nat(_) | Mode::Routed(_) => libc::NFPROTO_IPV4,
             Mode::Isolated => libc::NFPROTO_NETDEV,
         };
@@ -113,9 +114,13 @@ impl fmt::Display for Mode {
 /// Who makes a network's rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Firewall {
-    /// kvmnet, in nftables tables of its own.
+    /// kvmnet, in nftables tables of its own, or in iptables where the kernel has no nf_tables.
     #[default]
+    Auto,
+    /// kvmnet, in nftables tables of its own.
     Nftables,
+    /// kvmnet, in chains of its own in the tables of iptables.
+    Iptables,
     /// The administrator.
     None,
 }

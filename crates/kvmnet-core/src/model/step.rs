@@ -12,7 +12,7 @@ pub enum Step {
     /// rtnetlink messages in one send. An error in one doesn't stop those behind it.
     Links(Vec<LinkChange>),
     /// Makes a table with its chains and rules, all or nothing. `replace`: where there is one by
-    /// that name, it goes in the same transaction.
+    /// that name, it goes in the same transaction. (Of iptables each of its own tables is one.)
     InstallTable {
         /// The table.
         table: Table,
@@ -138,6 +138,18 @@ pub enum Sysctl {
     },
 }
 
+impl Step {
+    /// Whether it is a matter of iptables, which not every program can carry out.
+    #[must_use]
+    pub fn is_of_iptables(&self) -> bool {
+        match self {
+            Self::InstallTable { table, .. } => table.id.is_in_iptables(),
+            Self::DeleteTable(id) => id.is_in_iptables(),
+            _ => false,
+        }
+    }
+}
+
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -150,10 +162,10 @@ impl fmt::Display for Step {
             }
             Self::InstallTable { table, replace } => {
                 let verb = if *replace { "replace" } else { "make" };
-                write!(f, "{verb} table {}", table.id)
+                write!(f, "{verb} {}", table.id.describe())
             }
             Self::Accepts(change) => change.fmt(f),
-            Self::DeleteTable(table) => write!(f, "delete table {table}"),
+            Self::DeleteTable(table) => write!(f, "delete {}", table.describe()),
             Self::Sysctl(sysctl) => sysctl.fmt(f),
         }
     }

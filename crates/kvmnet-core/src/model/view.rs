@@ -2,7 +2,7 @@
 
 use ipnet::Ipv4Net;
 
-use super::{FilterView, InterfaceName, Link, ManagedNetwork, Mode, TableId};
+use super::{FilterView, Firewall, InterfaceName, Link, ManagedNetwork, Mode, TableId};
 
 /// A tap and what it is a port of.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
@@ -104,7 +104,8 @@ pub fn runs_as_isolated(
     table: TableState,
     other_tables: &[TableId],
 ) -> bool {
-    let isolated = ManagedNetwork { mode: Mode::Isolated, ..network.clone() };
+    let isolated =
+        ManagedNetwork { mode: Mode::Isolated, firewall: Firewall::Nftables, ..network.clone() };
     network.mode != Mode::Isolated
         && (table == TableState::Absent && other_tables.contains(&isolated.table())
             || bridge.noarp && addresses.is_empty())

@@ -10,7 +10,8 @@ use crate::model::{
 };
 
 /// What the rules depend on beside the network itself.
-pub(super) struct Surroundings<'a> {
+#[derive(Debug, Clone, Copy)]
+pub struct Surroundings<'a> {
     /// The interfaces of the default routes.
     pub uplinks: &'a [InterfaceName],
     /// Whether frames from port to port go through the forward filter, too.
@@ -23,10 +24,18 @@ pub(super) fn of_network(
     family: u8,
     surroundings: &Surroundings<'_>,
 ) -> Vec<Rule> {
-    let mut rules = Vec::new();
-    if network.firewall == Firewall::None {
-        return rules;
+    match network.firewall {
+        // With iptables they are in chains of the network's own.
+        Firewall::None | Firewall::Iptables => Vec::new(),
+        Firewall::Auto | Firewall::Nftables => narrow(network, family, surroundings),
     }
+}
+
+/// The narrowest rules that let a network's guests through a forward filter of this family that
+/// drops.
+#[must_use]
+pub fn narrow(network: &ManagedNetwork, family: u8, surroundings: &Surroundings<'_>) -> Vec<Rule> {
+    let mut rules = Vec::new();
     let bridge = &network.bridge;
     let is_ipv4 = i32::from(family) == libc::NFPROTO_IPV4;
     if let Some(address) = network.mode.address().filter(|_| is_ipv4) {

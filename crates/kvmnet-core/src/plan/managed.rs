@@ -5,8 +5,8 @@ use super::bridged::require_bridge;
 use super::tap::{Target, attach, attachable};
 use super::{AttachPlan, Note, Refusal, table_of};
 use crate::model::{
-    AcceptOwner, BRIDGE_GROUP, BridgeRepair, Forwarding, InterfaceName, Link, LinkChange, LinkKind,
-    Mac, ManagedNetwork, ManagedView, Mark, Mode, Step, Sysctl, TableState, owner_of,
+    AcceptOwner, BRIDGE_GROUP, BridgeRepair, Firewall, Forwarding, InterfaceName, Link, LinkChange,
+    LinkKind, Mac, ManagedNetwork, ManagedView, Mark, Mode, Step, Sysctl, TableState, owner_of,
     runs_as_isolated,
 };
 
@@ -46,8 +46,9 @@ pub fn is_up(view: &ManagedView, network: &ManagedNetwork) -> bool {
 /// Plans to build or repair `network`, and what its purpose asks for on top.
 ///
 /// The order: rules before there is anything to let through (those of an isolated network hang on
-/// its bridge, and so come right behind it), IPv6 off before the first guest can speak, and
-/// forwarding, the one thing that outlives the network, when all else has succeeded.
+/// its bridge, and so come right behind it; those in iptables are found by its mark), IPv6 off before
+/// the first guest can speak, and forwarding, the one thing that outlives the network, when all else
+/// has succeeded.
 ///
 /// # Errors
 /// [`Refusal`] where the tap isn't fit for it, the bridge is somebody else's, the host uses the
@@ -135,7 +136,7 @@ impl Situation<'_> {
             noarp: network.mode == Mode::Isolated,
         }]);
         let mut steps = self.delete_other_tables();
-        if network.mode == Mode::Isolated {
+        if network.mode == Mode::Isolated || network.firewall == Firewall::Iptables {
             steps.extend([bridge, self.disable_ipv6()]);
             steps.extend(self.install_table());
         } else {
@@ -192,23 +193,25 @@ impl Situation<'_> {
         let attach = self.attach(port, &target)?;
         let forward = self.forward()?;
 
-        let mut steps = self.delete_other_tables();
-        steps.extend(self.install_table());
         let wanted = self.mark(mark.clone(), &forward);
-        if wanted.pinned && !is_ours_to_write(&bridge.alias) {
+        if (wanted.pinned || wanted.iptables) && !is_ours_to_write(&bridge.alias) {
             return Err(Refusal::AliasInTheWay {
                 bridge: network.bridge.clone(),
                 alias: bridge.alias.clone(),
             });
         }
-        let repair = self.bridge_repair(bridge, &wanted);
-        steps.extend(repair.map(|repair| {
+        let repair = self.bridge_repair(bridge, &wanted).map(|repair| {
             Step::Links(vec![LinkChange::RepairBridge {
                 index: bridge.index,
                 name: bridge.name.clone(),
                 repair,
             }])
-        }));
+        });
+        let mut steps = self.delete_other_tables();
+        steps.extend(self.install_table());
+        // The mark comes before rules in iptables, and says so as long as there are any.
+        let at = if wanted.iptables { 0 } else { steps.len() };
+        steps.splice(at..at, repair);
         if bridge.inet6.is_some_and(|inet6| !inet6.disabled) {
             steps.push(self.disable_ipv6());
         }
@@ -287,6 +290,7 @@ impl Situation<'_> {
         Mark {
             pinned: was.pinned || self.purpose == Purpose::Pinned,
             forwarding: was.forwarding || forward.contains(&Step::Sysctl(Sysctl::ForwardIpv4)),
+            iptables: self.network.firewall == Firewall::Iptables,
             ..was
         }
     }

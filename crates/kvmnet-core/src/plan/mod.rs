@@ -10,6 +10,7 @@ mod tap;
 #[cfg(test)]
 mod tests;
 
+pub use accepts::{Surroundings, narrow as accepts_of};
 pub use bridged::attach_bridged;
 pub use managed::{Purpose, attach_managed, is_up};
 pub use refusal::Refusal;

@@ -8,7 +8,7 @@ use crate::model::{
     Protocol, Rule, Table, Verdict,
 };
 
-/// The table that a network should have; none where its rules are the administrator's.
+/// The table that a network should have, or its chains in iptables; none where its rules are the administrator's.
 #[must_use]
 pub fn table_of(network: &ManagedNetwork) -> Option<Table> {
     if network.firewall == Firewall::None {

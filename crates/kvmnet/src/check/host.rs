@@ -2,10 +2,10 @@
 //! routes, forwarding, br_netfilter.
 
 use ipnet::Ipv4Net;
-use kvmnet_core::kernel::System;
 use kvmnet_core::model::{InterfaceName, LinkKind, ManagedNetwork, Network, owner_of};
 use kvmnet_core::ops;
 use kvmnet_core::plan::{Purpose, Refusal};
+use kvmnet_iptables::Iptables;
 
 use super::Finding;
 use crate::error::Error;
@@ -17,7 +17,7 @@ use crate::gather::Gathered;
 /// [`Error::Look`] where the kernel doesn't answer.
 pub fn find(seen: &Gathered) -> Result<Vec<Finding>, Error> {
     let mut findings = Vec::new();
-    let mut kernel = System::open()?;
+    let mut kernel = Iptables::open()?;
     for described in &seen.networks {
         match &described.network {
             Network::Managed(managed) => {
@@ -52,7 +52,7 @@ pub fn find(seen: &Gathered) -> Result<Vec<Finding>, Error> {
 /// What a guest's start would be refused for, in the same words. Perhaps nobody wants the network
 /// that is built in: a host with an administrator's `br0` has no use for it.
 fn refusal(
-    kernel: &mut System,
+    kernel: &mut Iptables,
     network: &ManagedNetwork,
     is_described: bool,
     seen: &Gathered,

@@ -1,9 +1,9 @@
 //! Networks that are up: what they lack, whether anybody uses them, whether they still have a file.
 
-use kvmnet_core::kernel::System;
 use kvmnet_core::model::{Mark, Network, TableId};
 use kvmnet_core::ops;
 use kvmnet_core::plan::Purpose;
+use kvmnet_iptables::Iptables;
 
 use super::Finding;
 use crate::error::Error;
@@ -15,7 +15,7 @@ use crate::gather::Gathered;
 /// [`Error::Look`] where the kernel doesn't answer.
 pub fn find(seen: &Gathered) -> Result<Vec<Finding>, Error> {
     let mut findings = Vec::new();
-    let mut kernel = System::open()?;
+    let mut kernel = Iptables::open()?;
     let mut up = Vec::new();
     for (bridge, mark) in seen.host.own_bridges(&seen.known) {
         let Mark { network: name, pinned, .. } = &mark;

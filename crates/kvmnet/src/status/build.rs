@@ -85,6 +85,11 @@ fn without_file(link: &Link, mark: &Mark, seen: &Gathered) -> NetworkStatus {
     let candidates = TableId::all_of_network(&mark.network);
     let tables = seen.host.tables.as_ref();
     let table = tables.and_then(|tables| tables.iter().find(|table| candidates.contains(table)));
+    let in_iptables = TableId::in_iptables(&mark.network);
+    let (backend, table) = match mark.iptables {
+        true => ("iptables", Some(&in_iptables)),
+        false => ("nftables", table),
+    };
     let state = match (tables, table) {
         (None, _) => RulesWord::Unknown,
         (Some(_), None) => RulesWord::Missing,
@@ -98,7 +103,7 @@ fn without_file(link: &Link, mark: &Mark, seen: &Gathered) -> NetworkStatus {
         state: state_of(link, mark, &seen.host),
         address: None,
         bridge: bridge(&link.name, Some(link), Some(true), &seen.host),
-        rules: RulesStatus { backend: "nftables", state, command: table.map(command) },
+        rules: RulesStatus { backend, state, command: table.map(|table| table.command(false)) },
         forwarding: None,
         ports: ports(Some(link), seen),
     }
@@ -170,10 +175,6 @@ fn bridge(name: &str, link: Option<&Link>, managed: Option<bool>, host: &HostVie
     }
 }
 
-fn command(table: &TableId) -> String {
-    format!("nft list table {table}")
-}
-
 fn no_rules() -> RulesStatus {
     RulesStatus { backend: "none", state: RulesWord::None, command: None }
 }
@@ -189,7 +190,9 @@ fn rules(network: &ManagedNetwork, state: Option<&RulesState>) -> RulesStatus {
         Some(RulesState::Changed) => RulesWord::Changed,
         Some(RulesState::Unknown) => RulesWord::Unknown,
     };
-    RulesStatus { backend: "nftables", state: word, command: Some(command(&network.table())) }
+    let backend = if network.firewall == Firewall::Iptables { "iptables" } else { "nftables" };
+    let command = network.table().command(matches!(network.mode, Mode::Nat(_)));
+    RulesStatus { backend, state: word, command: Some(command) }
 }
 
 fn forwarding(

@@ -90,7 +90,7 @@ pub struct BridgeStatus {
 /// A network's rules.
 #[derive(Debug, Serialize)]
 pub struct RulesStatus {
-    /// `nftables`, or `none` where kvmnet makes no rules.
+    /// `nftables`, `iptables`, or `none` where kvmnet makes no rules.
     pub backend: &'static str,
     /// How they compare with what they should be.
     pub state: RulesWord,

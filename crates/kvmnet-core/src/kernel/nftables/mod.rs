@@ -8,5 +8,5 @@ mod read;
 mod write;
 
 pub(super) use filter::{TABLE as FILTER_TABLE, change_accepts, filter_view};
-pub(super) use read::{FoundTable, table_state, tables};
+pub(super) use read::{FoundTable, chain_names, table_state, tables};
 pub(super) use write::{delete_table, install_table};

@@ -45,6 +45,22 @@ fn read_table(payload: &[u8]) -> Option<FoundTable> {
     })
 }
 
+/// Every chain of a family, with its table's name before its own.
+pub(in crate::kernel) fn chain_names(
+    socket: &mut Socket,
+    family: u8,
+) -> Result<Vec<(String, String)>, KernelError> {
+    let ask = |batch: &mut Batch| {
+        let message = Message::new(family, vec![]);
+        batch.dump(kind(NFT_MSG_GETCHAIN), message, "list the nftables chains");
+    };
+    socket.read(ask, |chains: &mut Vec<_>, _, payload| {
+        let attributes = Attributes(payload.get(HEADER..).unwrap_or_default());
+        let text = |kind| attributes.find(kind).map(read_string);
+        chains.extend(text(NFTA_CHAIN_TABLE).zip(text(NFTA_CHAIN_NAME)));
+    })
+}
+
 /// Compares a table that is to be there with what is, chain by chain and rule by rule.
 ///
 /// One send: each wanted chain, and the rules. The kernel goes through this table alone, however

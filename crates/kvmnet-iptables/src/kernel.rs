@@ -1,0 +1,366 @@
+//! The kernel with rules in iptables: all else is the kernel's own.
+
+use std::path::Path;
+
+use kvmnet_core::LockError;
+use kvmnet_core::kernel::{Kernel, KernelError, System};
+use kvmnet_core::model::{
+    BridgedNetwork, BridgedView, Firewall, HostView, InterfaceName, LinkChange, ManagedNetwork,
+    ManagedView, NetworkName, ReleaseView, RulesState, Step, Table, TableId, TableState, owner_of,
+};
+use kvmnet_core::plan::{self, Surroundings};
+use kvmnet_core::process;
+
+use crate::listing::Listing;
+use crate::programs::{Family, Program, Variant};
+use crate::script::script;
+use crate::wanted::{Wanted, wanted};
+
+/// The network namespace that the process is in, with the tables of iptables.
+pub struct Iptables {
+    system: System,
+    /// What the last look has found.
+    found: Vec<Found>,
+    /// Whether tables that may hold rules of kvmnet's could not be listed at the last look.
+    incomplete: bool,
+    /// What makes of a network's rules what they should be, by the last look for that network.
+    prepared: Option<(NetworkName, Vec<(Program, String)>)>,
+    /// kvmnet's bridges, and the networks whose rules could not be taken away.
+    bridges: Vec<(NetworkName, u32)>,
+    stuck: Vec<NetworkName>,
+}
+
+struct Found {
+    program: Program,
+    table: &'static str,
+    listing: Listing,
+}
+
+impl Iptables {
+    /// Opens the network namespace that the process is in.
+    ///
+    /// # Errors
+    /// [`KernelError`] where the kernel has no rtnetlink to offer.
+    pub fn open() -> Result<Self, KernelError> {
+        Ok(Self {
+            system: System::open()?,
+            found: Vec::new(),
+            incomplete: false,
+            prepared: None,
+            bridges: Vec::new(),
+            stuck: Vec::new(),
+        })
+    }
+
+    /// Decides what a file leaves to the kernel: nftables where it has that, else iptables.
+    ///
+    /// # Errors
+    /// [`KernelError`] where the kernel doesn't answer.
+    pub fn settle(&mut self, network: &mut ManagedNetwork) -> Result<(), KernelError> {
+        if network.firewall != Firewall::Auto {
+            return Ok(());
+        }
+        // Whoever may not look may not change anything either.
+        let has_nftables = !process::may_change_network() || self.system.has_nftables()?;
+        network.firewall = if has_nftables { Firewall::Nftables } else { Firewall::Iptables };
+        Ok(())
+    }
+
+    /// [`System::host_view`].
+    ///
+    /// # Errors
+    /// [`KernelError`] where the kernel doesn't answer.
+    pub fn host_view(&mut self) -> Result<HostView, KernelError> {
+        self.system.host_view()
+    }
+
+    /// Compares the rules of a network that is up with what they should be.
+    ///
+    /// # Errors
+    /// [`KernelError`] where the kernel doesn't answer.
+    pub fn rules_state(&mut self, network: &ManagedNetwork) -> Result<RulesState, KernelError> {
+        if network.firewall != Firewall::Iptables {
+            return self.system.rules_state(plan::table_of(network).as_ref());
+        }
+        if !process::may_change_network() {
+            return Ok(RulesState::Unknown);
+        }
+        match self.prepare(network) {
+            Ok(TableState::Absent) => Ok(RulesState::Missing),
+            Ok(TableState::AsWanted) => Ok(RulesState::InPlace),
+            Ok(TableState::Different) => Ok(RulesState::Changed),
+            Err(KernelError::Iptables { .. }) => Ok(RulesState::Unknown),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Lists the tables that hold rules of kvmnet's, of either variant; `whole`: also those that the
+    /// host's own programs work on, whatever they hold.
+    fn look(&mut self, whole: bool) -> Result<(), KernelError> {
+        self.found.clear();
+        self.incomplete = false;
+        for family in Family::ALL {
+            let chains = self.system.chain_names(family.number())?;
+            let legacy = family.legacy_tables();
+            let chosen = if whole { Program::chosen(family).ok() } else { None };
+            for variant in Variant::ALL {
+                let is_chosen = chosen.as_ref().is_some_and(|chosen| chosen.variant == variant);
+                for &table in family.tables() {
+                    let has_chain = |fits: fn(&str) -> bool| {
+                        chains.iter().any(|(its, chain)| its == table && fits(chain))
+                    };
+                    let matters = match variant {
+                        Variant::Nft => {
+                            has_chain(|chain| crate::listing::network_of(chain).is_some())
+                                || is_chosen && has_chain(|_| true)
+                        }
+                        Variant::Legacy => legacy.iter().any(|name| name == table),
+                    };
+                    if !matters {
+                        continue;
+                    }
+                    let listed = Program::of(family, variant)
+                        .and_then(|program| Ok((program.list(table)?, program)));
+                    match listed {
+                        Ok((listing, program)) => {
+                            self.found.push(Found { program, table, listing });
+                        }
+                        Err(error) if is_chosen => return Err(error),
+                        Err(error) => {
+                            log::debug!("{error}");
+                            self.incomplete = true;
+                        }
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn listing(&self, program: &Program, table: &str) -> Option<&Listing> {
+        let found = self.found.iter().find(|found| {
+            found.program.family == program.family
+                && found.program.variant == program.variant
+                && found.table == table
+        });
+        found.map(|found| &found.listing)
+    }
+
+    /// Compares a network's rules with what they should be, and prepares what that takes.
+    fn prepare(&mut self, network: &ManagedNetwork) -> Result<TableState, KernelError> {
+        require_plain(&network.bridge)?;
+        let mut chosen = vec![Program::chosen(Family::Ipv4)?];
+        if Path::new("/proc/net/if_inet6").exists() {
+            match Program::chosen(Family::Ipv6) {
+                Ok(program) => chosen.push(program),
+                // IPv6 is off on the bridge; the rules are what keeps guests from it that is on.
+                Err(error) if network.mode.address().is_none() => return Err(error),
+                Err(_) => {}
+            }
+        }
+        self.look(true)?;
+        let filter = |program: &Program| {
+            let listing = self.listing(program, "filter").cloned().unwrap_or_default();
+            (program.family, listing)
+        };
+        let filters: Vec<(Family, Listing)> = chosen.iter().map(filter).collect();
+        let is_dropped = filters.iter().any(|(_, filter)| filter.drops());
+        let mut uplinks = if is_dropped { self.system.uplinks()? } else { Vec::new() };
+        uplinks.retain(is_plain);
+        let bridge_netfilter = is_dropped && self.system.bridge_netfilter() == Some(true);
+        let surroundings = Surroundings { uplinks: &uplinks, bridge_netfilter };
+        let all = wanted(network, &filters, &surroundings);
+
+        let name = &network.name;
+        let mut scripts: Vec<(Program, String)> = Vec::new();
+        let mut add = |program: &Program, script: Option<String>| {
+            let Some(script) = script else { return };
+            match scripts.iter_mut().find(|(its, _)| its == program) {
+                Some((_, text)) => text.push_str(&script),
+                None => scripts.push((program.clone(), script)),
+            }
+        };
+        let of = |program: &Program, table: &str| -> Option<&Wanted> {
+            let fits = |wanted: &&Wanted| wanted.family == program.family && wanted.table == table;
+            all.iter().find(fits).filter(|_| chosen.contains(program))
+        };
+        for program in &chosen {
+            for &table in program.family.tables() {
+                let found = self.listing(program, table).cloned().unwrap_or_default();
+                add(program, script(name, table, &found, of(program, table)));
+            }
+        }
+        for found in self.found.iter().filter(|found| !chosen.contains(&found.program)) {
+            add(&found.program, script(name, found.table, &found.listing, None));
+        }
+        let state = match (scripts.is_empty(), self.has(name)) {
+            (true, _) => TableState::AsWanted,
+            (false, true) => TableState::Different,
+            (false, false) => TableState::Absent,
+        };
+        self.prepared = Some((name.clone(), scripts));
+        Ok(state)
+    }
+
+    fn has(&self, network: &NetworkName) -> bool {
+        self.found.iter().any(|found| found.listing.networks().any(|name| name == *network))
+    }
+
+    fn install(&self, id: &TableId) -> Result<(), KernelError> {
+        let network = id.network();
+        match &self.prepared {
+            Some((name, scripts)) if Some(name) == network.as_ref() => {
+                scripts.iter().try_for_each(|(program, script)| program.restore(script))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn remove(&mut self, id: &TableId) -> Result<(), KernelError> {
+        let Some(network) = id.network() else { return Ok(()) };
+        let mut result = Ok(());
+        for found in &self.found {
+            if let Some(script) = script(&network, found.table, &found.listing, None) {
+                result = result.and(found.program.restore(&script));
+            }
+        }
+        if self.incomplete && !self.has(&network) {
+            result = result.and(self.find_fault());
+        }
+        if result.is_err() {
+            self.stuck.push(network);
+        }
+        result
+    }
+
+    /// What kept the last look from being complete.
+    fn find_fault(&self) -> Result<(), KernelError> {
+        for family in Family::ALL {
+            for variant in Variant::ALL {
+                let program = Program::of(family, variant)?;
+                for table in family.tables() {
+                    program.list(table)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A bridge whose rules are still there says so by its mark, and stays.
+    fn require_rules_gone(&self, changes: &[LinkChange]) -> Result<(), KernelError> {
+        for change in changes {
+            let LinkChange::DeleteBridge { index, .. } = change else { continue };
+            let is_stuck =
+                |(network, its): &(NetworkName, u32)| its == index && self.stuck.contains(network);
+            if self.bridges.iter().any(is_stuck) {
+                return Err(KernelError::Iptables {
+                    what: change.to_string(),
+                    program: "its rules".to_owned(),
+                    problem: "are still in iptables".to_owned(),
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Kernel for Iptables {
+    type Lock = <System as Kernel>::Lock;
+    const HAS_IPTABLES: bool = true;
+
+    fn lock(&mut self) -> Result<Self::Lock, LockError> {
+        self.system.lock()
+    }
+
+    fn bridged_view(
+        &mut self,
+        tap: &InterfaceName,
+        network: &BridgedNetwork,
+    ) -> Result<BridgedView, KernelError> {
+        self.system.bridged_view(tap, network)
+    }
+
+    fn managed_view(
+        &mut self,
+        tap: Option<&InterfaceName>,
+        network: &ManagedNetwork,
+        table: Option<&Table>,
+    ) -> Result<ManagedView, KernelError> {
+        if !table.is_some_and(|table| table.id.is_in_iptables()) {
+            let view = self.system.managed_view(tap, network, table)?;
+            if view.other_tables.iter().any(TableId::is_in_iptables) {
+                self.look(false)?;
+            }
+            return Ok(view);
+        }
+        let mut view = self.system.managed_view(tap, network, None)?;
+        let known = std::slice::from_ref(&network.name);
+        let is_foreign =
+            view.bridge.as_ref().is_some_and(|bridge| owner_of(bridge, known).is_none());
+        // Where no rules are added, it doesn't matter what iptables has to say.
+        if !is_foreign && (tap.is_none() || view.tap.link.is_some()) {
+            view.table = self.prepare(network)?;
+        }
+        Ok(view)
+    }
+
+    fn release_view(
+        &mut self,
+        tap: Option<&InterfaceName>,
+        known: &[NetworkName],
+    ) -> Result<ReleaseView, KernelError> {
+        let mut view = self.system.release_view(tap, known)?;
+        self.look(false)?;
+        self.stuck.clear();
+        self.bridges = view
+            .bridges
+            .iter()
+            .filter_map(|bridge| Some((owner_of(&bridge.link, known)?.network, bridge.link.index)))
+            .collect();
+        // A mark says what may be there, the look what is.
+        let may_be_unseen = self.incomplete;
+        view.tables.retain(|table| !table.is_in_iptables() || may_be_unseen);
+        for network in self.found.iter().flat_map(|found| found.listing.networks()) {
+            let id = TableId::in_iptables(&network);
+            if !view.tables.contains(&id) {
+                view.tables.push(id);
+            }
+        }
+        Ok(view)
+    }
+
+    fn apply(&mut self, step: &Step) -> Result<(), KernelError> {
+        match step {
+            Step::InstallTable { table, .. } if table.id.is_in_iptables() => {
+                self.install(&table.id)
+            }
+            Step::DeleteTable(id) if id.is_in_iptables() => self.remove(id),
+            Step::Links(changes) => {
+                self.require_rules_gone(changes)?;
+                self.system.apply(step)
+            }
+            _ => self.system.apply(step),
+        }
+    }
+}
+
+/// To iptables a `+` at a name's end stands for any ending, and other marks have meanings of theirs.
+fn is_plain(name: &InterfaceName) -> bool {
+    let is_plain =
+        |character: char| character.is_ascii_alphanumeric() || "._-@:".contains(character);
+    name.as_str().chars().all(is_plain)
+}
+
+fn require_plain(bridge: &InterfaceName) -> Result<(), KernelError> {
+    if is_plain(bridge) {
+        return Ok(());
+    }
+    Err(KernelError::Iptables {
+        what: format!("make rules for {bridge}"),
+        program: "iptables".to_owned(),
+        problem:
+            "gives a name like this another meaning; choose one of letters, digits and . _ - @ \
+                  for the bridge"
+                .to_owned(),
+    })
+}
