@@ -304,15 +304,17 @@ fn a_host_without_ipv6() {
 fn a_kernel_without_nf_tables() {
     let host = Host::bare();
     let _tap = host.tap("vnet0");
+    let file = "address = \"192.168.100.1/24\"\nfirewall = \"nftables\"\n";
+    host.write("/etc/kvmnet/default.toml", file);
     let strace = "strace -qq -o /dev/null -e inject=socket:error=EPROTONOSUPPORT:when=2";
     let output = host.sh(&format!("{strace} {NATUP} vnet0"));
     assert_eq!(
         (output.code, output.stderr.as_str()),
         (
             1,
-            "kvmnet-natup: vnet0: not attached: this kernel has no nf_tables, which kvmnet's \
-             rules need; load it: modprobe nf_tables, or do without: firewall = \"none\" in the \
-             network's file\n"
+            "kvmnet-natup: vnet0: not attached: this kernel has no nf_tables, which the \
+             network's rules need; load it: modprobe nf_tables, or do without: \
+             firewall = \"iptables\" in the network's file\n"
         )
     );
     assert!(host.link("br0").is_none());

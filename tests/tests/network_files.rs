@@ -147,8 +147,9 @@ fn mistakes_in_the_text() {
             format!(":1: address = \"fd00::1/64\" is IPv6, which kvmnet doesn't route yet; {form}"),
         ),
         (
-            b"mode = \"isolated\"\nfirewall = \"iptables\"",
-            ":2: firewall = \"iptables\" is not in this version; write \"nftables\"".into(),
+            b"mode = \"isolated\"\nfirewall = \"pf\"",
+            ":2: firewall = \"pf\" is none; write \"auto\", \"nftables\", \"iptables\" or \"none\""
+                .into(),
         ),
         (
             b"mode = \"isolated\"\nbridge = \"a/b\"",

@@ -283,7 +283,7 @@ fn refused_and_nothing_changed() {
     host.ok("ip link set lab alias 'VM net'");
     refused(
         "lab",
-        "lab: has the alias \"VM net\", which leaves no room for kvmnet's mark that it is to stay; \
+        "lab: has the alias \"VM net\", which leaves no room for kvmnet's mark; \
          take the alias away: ip link set lab alias \"\"",
     );
     host.ok("ip link set lab alias ''");

@@ -8,8 +8,8 @@ use std::collections::BTreeSet;
 use ipnet::Ipv4Net;
 use kvmnet_core::config;
 use kvmnet_core::model::{
-    BridgedNetwork, FilterView, InterfaceName, LinkKind, ManagedNetwork, Mark, Mode, Network,
-    NetworkName, TableId,
+    BridgedNetwork, FilterView, Firewall, InterfaceName, LinkKind, ManagedNetwork, Mark, Mode,
+    Network, NetworkName, TableId,
 };
 use kvmnet_core::ops;
 use kvmnet_fake::{
@@ -290,6 +290,37 @@ fn the_last_leaves_an_isolated_network_while_a_new_one_comes() {
     let network = isolated();
     let actors = [actor_on(&network, Verb::Natdown, "a"), actor_on(&network, Verb::Natup, "b")];
     explore(&["a"], &actors, FULL);
+}
+
+/// Rules in iptables are found by the bridge's mark: whatever is killed, or goes wrong, they are never
+/// there without it.
+#[test]
+fn rules_in_iptables_are_never_without_a_mark() {
+    let firewall = Firewall::Iptables;
+    let network = Network::Managed(ManagedNetwork { firewall, ..config::default_nat() });
+    for (before, verbs) in [
+        (&[][..], [(Verb::Natup, "a"), (Verb::Natup, "b")]),
+        (&["a"], [(Verb::Natdown, "a"), (Verb::Natup, "b")]),
+    ] {
+        for before_network in [&network, &default()] {
+            let actors = verbs.map(|(verb, tap)| actor_on(&network, verb, tap));
+            let bounds = Bounds { crashes: 2, errors: 0, events: 0 };
+            let mut has_rules = false;
+            let host = with(before_network, before);
+            let statistics = Explorer::explore(&host, &actors, bounds, |moment| {
+                foreign_is_untouched(moment);
+                if moment.host.tables.keys().any(TableId::is_in_iptables) {
+                    has_rules = true;
+                    let bridge = moment.host.link("br0");
+                    let is_marked =
+                        bridge.is_some_and(|bridge| bridge.alias.ends_with(":iptables"));
+                    assert!(is_marked, "{bridge:?}\n{}", moment.history());
+                }
+            });
+            report(&actors, statistics);
+            assert!(has_rules);
+        }
+    }
 }
 
 /// The file says nat by now, and a guest is on the network from before: whoever comes, and whatever

@@ -94,6 +94,37 @@ impl Iptables {
         }
     }
 
+    /// The networks that have chains in iptables.
+    ///
+    /// # Errors
+    /// [`KernelError`] where the kernel doesn't answer.
+    pub fn networks(&mut self) -> Result<Vec<NetworkName>, KernelError> {
+        self.look(false)?;
+        let mut networks: Vec<NetworkName> =
+            self.found.iter().flat_map(|found| found.listing.networks()).collect();
+        networks.sort_unstable();
+        networks.dedup();
+        Ok(networks)
+    }
+
+    /// Whether the older iptables is in use here and forwards only what its rules name, while the
+    /// rules of this network, accepts for its guests among them, are elsewhere.
+    #[must_use]
+    pub fn is_stopped_by_legacy(&self, network: &ManagedNetwork) -> bool {
+        let is_there = match network.firewall {
+            Firewall::None => return false,
+            Firewall::Iptables => Program::chosen(Family::Ipv4)
+                .is_ok_and(|program| program.variant == Variant::Legacy),
+            Firewall::Auto | Firewall::Nftables => false,
+        };
+        if is_there || !Family::Ipv4.legacy_tables().iter().any(|table| table == "filter") {
+            return false;
+        }
+        let listing =
+            Program::of(Family::Ipv4, Variant::Legacy).and_then(|program| program.list("filter"));
+        listing.is_ok_and(|listing| listing.drops())
+    }
+
     /// Lists the tables that hold rules of kvmnet's, of either variant; `whole`: also those that the
     /// host's own programs work on, whatever they hold.
     fn look(&mut self, whole: bool) -> Result<(), KernelError> {
@@ -253,10 +284,10 @@ impl Iptables {
             let is_stuck =
                 |(network, its): &(NetworkName, u32)| its == index && self.stuck.contains(network);
             if self.bridges.iter().any(is_stuck) {
-                return Err(KernelError::Iptables {
+                return Err(KernelError::Refused {
                     what: change.to_string(),
-                    program: "its rules".to_owned(),
-                    problem: "are still in iptables".to_owned(),
+                    errno: nix::errno::Errno::EBUSY,
+                    message: Some("its rules are still in iptables".to_owned()),
                 });
             }
         }

@@ -137,10 +137,10 @@ impl Program {
             has_wait: false,
             is_numeric: false,
         };
-        let what = || format!("list table {table} of {}", self.family.program());
+        let what = || format!("list table {table}");
         let output = program
             .execute(table, &format!("-w {PATIENCE} -S"))
-            .map_err(|error| failed(what(), &self.list, format!("cannot be run: {error}")))?;
+            .map_err(|error| failed(what(), &self.list, format!("can't be run: {error}")))?;
         judge(what, &self.list, &output)?;
         Ok(Listing::parse(&String::from_utf8_lossy(&output.stdout)))
     }
@@ -151,7 +151,7 @@ impl Program {
     /// [`KernelError::Iptables`] in the program's own words.
     pub fn restore(&self, script: &str) -> Result<(), KernelError> {
         log::debug!("{}: {script}", self.restore.display());
-        let what = || format!("change the rules in {}", self.family.program());
+        let what = || "change the rules".to_owned();
         let run = || -> std::io::Result<Output> {
             let mut child = Command::new(&self.restore)
                 .args(["--noflush", &format!("--wait={PATIENCE}")])
@@ -166,7 +166,7 @@ impl Program {
             child.wait_with_output()
         };
         let output = run()
-            .map_err(|error| failed(what(), &self.restore, format!("cannot be run: {error}")))?;
+            .map_err(|error| failed(what(), &self.restore, format!("can't be run: {error}")))?;
         judge(what, &self.restore, &output)
     }
 }
@@ -198,7 +198,7 @@ fn pair(name: &str) -> Result<(PathBuf, PathBuf), KernelError> {
         let paths = DIRECTORIES.iter().map(|directory| Path::new(directory).join(&name));
         let mut paths = paths.filter(|path| path.is_file());
         paths.next().ok_or_else(|| KernelError::Iptables {
-            what: "work on rules in iptables".to_owned(),
+            what: "work on the rules".to_owned(),
             program: name,
             problem: format!(
                 "is in none of {}; install iptables, or have the rules elsewhere: \
@@ -224,8 +224,8 @@ fn variant_by_name(program: &Path) -> Option<Variant> {
 /// Since 1.8 the version says it; before, there was only one.
 fn variant_by_version(program: &Path) -> Result<Variant, KernelError> {
     let output = Command::new(program).arg("--version").output().map_err(|error| {
-        let what = "ask for the version of iptables".to_owned();
-        failed(what, program, format!("cannot be run: {error}"))
+        let what = "ask for the version".to_owned();
+        failed(what, program, format!("can't be run: {error}"))
     })?;
     let is_nft = String::from_utf8_lossy(&output.stdout).contains("nf_tables");
     Ok(if is_nft { Variant::Nft } else { Variant::Legacy })

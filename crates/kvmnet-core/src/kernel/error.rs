@@ -45,13 +45,13 @@ pub enum KernelError {
         source: io::Error,
     },
     /// A program that works on iptables isn't there, or doesn't do as it is told.
-    #[error("cannot {what}: {program} {problem}")]
+    #[error("cannot {what} with {program}: it {problem}")]
     Iptables {
         /// What was asked for, as an infinitive.
         what: String,
         /// The program.
         program: String,
-        /// What is wrong, and what to do where that is known.
+        /// What it does, or is, in place of that; and what to do where that is known.
         problem: String,
     },
     /// The kernel is built without nf_tables, or may not load it.

@@ -172,8 +172,8 @@ pub enum Refusal {
     },
     /// A network is to be pinned, but its bridge's alias is the administrator's.
     #[error(
-        "{bridge}: has the alias {alias:?}, which leaves no room for kvmnet's mark that it is to \
-         stay, or that its rules are in iptables; take the alias away: ip link set {bridge} alias \"\""
+        "{bridge}: has the alias {alias:?}, which leaves no room for kvmnet's mark; \
+         take the alias away: ip link set {bridge} alias \"\""
     )]
     AliasInTheWay {
         /// The bridge.

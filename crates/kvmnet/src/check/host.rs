@@ -23,6 +23,14 @@ pub fn find(seen: &Gathered) -> Result<Vec<Finding>, Error> {
             Network::Managed(managed) => {
                 findings.extend(refusal(&mut kernel, managed, described.file.is_some(), seen)?);
                 findings.extend(covering_route(managed, seen));
+                findings.extend(kernel.is_stopped_by_legacy(managed).then(|| {
+                    Finding::Warning(format!(
+                        "network {}: iptables-legacy is in use here, too, and its FORWARD drops what \
+                         its rules don't name, its guests' packets among it; let them through there, \
+                         or have no rules in it",
+                        described.name
+                    ))
+                }));
             }
             Network::Bridged(bridged) => {
                 let found = seen.host.link(&bridged.bridge);

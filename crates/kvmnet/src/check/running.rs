@@ -68,5 +68,11 @@ pub fn find(seen: &Gathered) -> Result<Vec<Finding>, Error> {
             "nftables table {table}: network {network} is not up; kvmnet gc deletes it"
         )));
     }
+    for network in kernel.networks()?.into_iter().filter(|network| !up.contains(network)) {
+        findings.push(Finding::Warning(format!(
+            "the chains KVMNET-{network}-* of iptables: network {network} is not up; kvmnet gc \
+             deletes them"
+        )));
+    }
     Ok(findings)
 }

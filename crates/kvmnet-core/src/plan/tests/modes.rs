@@ -222,6 +222,59 @@ fn rules_can_be_the_administrators() {
     assert_plan(plan(&view, &network), &["delete table ip kvmnet-lab"]);
 }
 
+/// In iptables: the mark before the rules, and as long as there are any; all else behind them.
+#[test]
+fn rules_in_iptables() {
+    let mut network = network(Mode::Nat(address()));
+    let nftables = network.table();
+    network.firewall = Firewall::Iptables;
+    let mut view = all_there(&network);
+    let bridge = view.bridge.take();
+    view.addresses.clear();
+    view.table = TableState::Absent;
+    view.free_index = 1_000_009;
+    let built = plan(&view, &network).unwrap();
+    let steps = super::text(&built.steps);
+    let lines: Vec<&str> = steps.lines().collect();
+    assert!(lines[0].starts_with("make bridge br-lab") && lines[0].contains("kvmnet:lab:iptables"));
+    assert_eq!(lines[1], "set disable_ipv6 of br-lab to 1");
+    assert_eq!(lines[2], "make the chains KVMNET-lab-* of iptables");
+    assert!(lines[3].starts_with("give br-lab the address"), "{steps}");
+
+    // The file says iptables by now, and nftables again.
+    let mut view = all_there(&network);
+    view.bridge = bridge;
+    view.table = TableState::Absent;
+    view.other_tables = vec![nftables];
+    assert_plan(
+        plan(&view, &network),
+        &[
+            "repair bridge br-lab: alias kvmnet:lab:iptables",
+            "delete table ip kvmnet-lab",
+            "make the chains KVMNET-lab-* of iptables",
+        ],
+    );
+    view.bridge.as_mut().unwrap().alias = "kvmnet:lab:iptables".to_owned();
+    view.other_tables = vec![network.table()];
+    network.firewall = Firewall::Auto;
+    assert_plan(
+        plan(&view, &network),
+        &[
+            "delete the chains KVMNET-lab-* of iptables",
+            "make table ip kvmnet-lab",
+            "repair bridge br-lab: alias kvmnet:lab",
+        ],
+    );
+    // Only the alias says where its rules are.
+    network.firewall = Firewall::Iptables;
+    view.bridge.as_mut().unwrap().alias = "VM net".to_owned();
+    assert_refused(
+        plan(&view, &network),
+        "br-lab: has the alias \"VM net\", which leaves no room for kvmnet's mark; take the alias \
+         away: ip link set br-lab alias \"\"",
+    );
+}
+
 #[test]
 fn forwarding_is_turned_on_as_far_as_it_may() {
     let mut network = network(Mode::Routed(address()));

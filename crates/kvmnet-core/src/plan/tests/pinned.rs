@@ -109,8 +109,8 @@ fn up_pins_a_network_that_runs_and_changes_nothing_the_second_time() {
 fn up_is_refused_where_the_alias_is_the_administrators() {
     let mut view = all_there();
     view.bridge.as_mut().unwrap().alias = "VM net".to_owned();
-    let wanted = "br0: has the alias \"VM net\", which leaves no room for kvmnet's mark that it is \
-                  to stay; take the alias away: ip link set br0 alias \"\"";
+    let wanted = "br0: has the alias \"VM net\", which leaves no room for kvmnet's mark; \
+                  take the alias away: ip link set br0 alias \"\"";
     assert_refused(up(&view), wanted);
     // A guest needs no such mark.
     assert_plan(repair(&view), &[]);
