@@ -82,6 +82,11 @@ pub const FIXTURES: &[Fixture] = &[
     change("cell made routed", routed_cell, |stage| {
         !stage.guest_reaches(OUTSIDE) && stage.guest_reaches("10.9.9.1")
     }),
+    look("old", |stage| {
+        stage.install("old");
+        stage.guest("natup", "old0", "192.168.160.10/24", "192.168.160.1");
+        assert!(stage.guest_reaches(OUTSIDE));
+    }),
     look("dmz", dmz),
     change(
         "outside",

@@ -38,6 +38,7 @@ documents! {
     bridged: "docs/bridged.md",
     command: "docs/command.md",
     design: "docs/design.md",
+    iptables: "docs/iptables.md",
     isolated: "docs/isolated.md",
     ifup_manual: "docs/man/kvmnet-ifup.8",
     natup_manual: "docs/man/kvmnet-natup.8",

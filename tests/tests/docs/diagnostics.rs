@@ -55,6 +55,8 @@ fn printed_by(variant: &str) -> &'static [&'static str] {
         | "KernelError::NoNftables" => NATUP,
         "Error::TakeDown" | "Refusal::MasterNotABridge" => DOWN,
         "Refusal::PortOfForeign" => &["kvmnet-natdown"],
+        // Of networks with such rules, whichever program it is that they are for.
+        "Error::NeedsKvmnet" | "KernelError::Iptables" => NETWORK_FILES,
         "Refusal::AliasInTheWay" => COMMAND,
         _ => panic!("{variant} is new: say in diagnostics.rs which programs print it"),
     }
