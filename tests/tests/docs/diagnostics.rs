@@ -32,6 +32,8 @@ fn printed_by(variant: &str) -> &'static [&'static str] {
         | "Error::Kernel"
         | "Refusal::AlternativeName"
         | "Refusal::NotATap"
+        | "Error::NeedsKvmnet"
+        | "KernelError::Iptables"
         | "KernelError::Refused"
         | "KernelError::System"
         | "KernelError::Answer" => &HELPERS,
@@ -55,8 +57,6 @@ fn printed_by(variant: &str) -> &'static [&'static str] {
         | "KernelError::NoNftables" => NATUP,
         "Error::TakeDown" | "Refusal::MasterNotABridge" => DOWN,
         "Refusal::PortOfForeign" => &["kvmnet-natdown"],
-        // Of networks with such rules, whichever program it is that they are for.
-        "Error::NeedsKvmnet" | "KernelError::Iptables" => NETWORK_FILES,
         "Refusal::AliasInTheWay" => COMMAND,
         _ => panic!("{variant} is new: say in diagnostics.rs which programs print it"),
     }

@@ -230,6 +230,7 @@ fn rules_in_iptables() {
     network.firewall = Firewall::Iptables;
     let mut view = all_there(&network);
     let bridge = view.bridge.take();
+    view.tap = super::fresh_tap();
     view.addresses.clear();
     view.table = TableState::Absent;
     view.free_index = 1_000_009;
