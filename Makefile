@@ -41,7 +41,7 @@ help:
 	@echo '  PREFIX ($(PREFIX))  DESTDIR ($(DESTDIR))'
 	@echo '  LIBEXECDIR ($(LIBEXECDIR))  the helpers: $(addprefix kvmnet-,$(HELPERS))'
 	@echo '  BINDIR ($(BINDIR))  kvmnet'
-	@echo '  MANDIR ($(MANDIR))  man pages; completions go beside it'
+	@echo '  MANDIR ($(MANDIR))  man pages; completions and the JSON schema go beside it'
 	@echo '  SYSCONFDIR ($(SYSCONFDIR))  nothing goes there yet'
 
 require-cargo:
@@ -72,13 +72,15 @@ install-files:
 	    file='$(DESTDIR)$(SHARE)'/$${completion#*:}; \
 	    $(INSTALL) -d "$${file%/*}" && $(RELEASE)/kvmnet completions $${completion%%:*} >"$$file" && chmod 644 "$$file" || exit 1; \
 	done
+	$(INSTALL) -d '$(DESTDIR)$(SHARE)/kvmnet'
+	$(INSTALL) -m 644 docs/status.schema.json '$(DESTDIR)$(SHARE)/kvmnet/'
 	for page in $(MAN_PAGES); do \
 	    $(INSTALL) -m 644 $$page '$(DESTDIR)$(MANDIR)'/man$${page##*.}/ || exit 1; \
 	done
 
 uninstall:
 	rm -f $(foreach helper,$(HELPERS),'$(DESTDIR)$(LIBEXECDIR)/kvmnet-$(helper)')
-	rm -f '$(DESTDIR)$(BINDIR)/kvmnet' $(foreach completion,$(COMPLETIONS),'$(DESTDIR)$(SHARE)/$(lastword $(subst :, ,$(completion)))')
+	rm -f '$(DESTDIR)$(BINDIR)/kvmnet' '$(DESTDIR)$(SHARE)/kvmnet/status.schema.json' $(foreach completion,$(COMPLETIONS),'$(DESTDIR)$(SHARE)/$(lastword $(subst :, ,$(completion)))')
 	rm -f $(foreach page,$(notdir $(MAN_PAGES)),'$(DESTDIR)$(MANDIR)/man$(lastword $(subst ., ,$(page)))/$(page)')
 
 setup:

@@ -16,6 +16,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser};
 use kvmnet_core::output::{self, Buffer};
 use kvmnet_core::{Chain, config};
+use log::Level;
 
 use cli::{Cli, Command};
 use error::Error;
@@ -26,9 +27,13 @@ const MISTAKES: u8 = 3;
 fn main() -> ExitCode {
     let command = Cli::parse().command;
     let log = Buffer::install();
+    let changes = command.changes_something();
     let result = execute(command);
     let code = result.unwrap_or_else(|error| {
         let line = output::printable(&Chain(&error).to_string());
+        if changes {
+            output::to_syslog("kvmnet", Level::Error, &line);
+        }
         output::to_stderr(format!("kvmnet: {line}\n").as_bytes());
         ExitCode::FAILURE
     });

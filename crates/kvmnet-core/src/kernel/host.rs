@@ -6,8 +6,8 @@ use nix::errno::Errno;
 use super::link;
 use super::{KernelError, System, address, nftables, route, sysctl};
 use crate::model::{
-    HostForwarding, HostRoute, HostView, InterfaceName, Link, LinkKind, RulesState, Sysctl, Table,
-    TableId, TableState,
+    ForwardChain, HostForwarding, HostRoute, HostView, InterfaceName, Link, LinkKind, RulesState,
+    Sysctl, Table, TableId, TableState,
 };
 
 impl System {
@@ -34,10 +34,22 @@ impl System {
             tables: permitted(self.tables())?.map(|tables| {
                 tables.into_iter().map(|table| table.id).filter(TableId::is_reserved).collect()
             }),
+            dropping_chains: permitted(self.dropping_chains())?,
+            legacy_filter: sysctl::legacy_tables()
+                .iter()
+                .any(|table| table == nftables::FILTER_TABLE),
             forwarding: forwarding(&links)?,
             bridge_netfilter: sysctl::bridge_netfilter(),
             links,
         })
+    }
+
+    /// A host without nf_tables has none.
+    fn dropping_chains(&mut self) -> Result<Vec<ForwardChain>, KernelError> {
+        match self.tables()?.is_empty() {
+            true => Ok(Vec::new()),
+            false => nftables::dropping_chains(self.netfilter()?),
+        }
     }
 
     /// Compares the table of a network that is up with what it should be; none: it should have

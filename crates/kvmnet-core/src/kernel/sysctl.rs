@@ -36,6 +36,12 @@ pub(super) fn bridge_netfilter() -> Option<bool> {
     Some(value.first() != Some(&b'0'))
 }
 
+/// The tables of xtables-legacy that are there (`/proc/net/ip_tables_names`).
+pub(super) fn legacy_tables() -> Vec<String> {
+    let names = fs::read_to_string("/proc/self/net/ip_tables_names").unwrap_or_default();
+    names.lines().map(str::to_owned).collect()
+}
+
 /// Writes 1. Where that fails and 1 is there already, all is well.
 pub(super) fn write(sysctl: &Sysctl) -> Result<(), KernelError> {
     let path = path(sysctl);

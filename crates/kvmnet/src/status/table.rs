@@ -102,7 +102,7 @@ fn port_rows(network: &NetworkStatus, port: &PortStatus) -> Vec<Vec<String>> {
 pub fn unheld(port: &PortStatus) -> String {
     match (port.kind.as_str(), port.carrier) {
         ("tap", false) => styled(FAINT, "(a tap that no program holds open)"),
-        ("tap", true) => styled(FAINT, "(not visible to this user)"),
+        ("tap", true) => styled(FAINT, "(its program cannot be seen from here)"),
         (kind, _) => styled(FAINT, &format!("({kind})")),
     }
 }

@@ -21,8 +21,8 @@ use crate::kernel::KernelError;
 use crate::kernel::attributes::{Attributes, read_be32, read_string};
 use crate::kernel::socket::{Batch, Socket};
 use crate::model::{
-    AcceptOwner, AcceptsChange, FilterView, FoundAccept, InterfaceName, Match, Rule, RulePlace,
-    Verdict,
+    AcceptOwner, AcceptsChange, FilterView, ForwardChain, FoundAccept, InterfaceName, Match, Rule,
+    RulePlace, TableId, Verdict,
 };
 
 /// The table's name.
@@ -56,11 +56,11 @@ pub(in crate::kernel) fn filter_view(
     let Some(policy) = chains.forward_policy else {
         return Ok(None);
     };
-    let forward = rules(socket, family, FORWARD)?;
+    let forward = rules(socket, family, TABLE, FORWARD)?;
     let drops = policy == libc::NF_DROP as u32 || forward.last().is_some_and(Found::stops_all);
     let mut found = forward;
     if chains.has_docker_user {
-        found.extend(rules(socket, family, DOCKER_USER)?);
+        found.extend(rules(socket, family, TABLE, DOCKER_USER)?);
     }
     let chain = if chains.has_docker_user { DOCKER_USER } else { FORWARD };
     Ok(Some(FilterView {
@@ -69,6 +69,46 @@ pub(in crate::kernel) fn filter_view(
         drops,
         accepts: found.into_iter().filter_map(Found::into_accept).collect(),
     }))
+}
+
+/// Every base chain of the forward hook that lets through only what it names.
+pub(in crate::kernel) fn dropping_chains(
+    socket: &mut Socket,
+) -> Result<Vec<ForwardChain>, KernelError> {
+    let ask = |batch: &mut Batch| {
+        batch.dump(kind(NFT_MSG_GETCHAIN), Message::new(0, vec![]), "list the nftables chains");
+    };
+    let found = socket.read(ask, |chains: &mut Vec<_>, _, payload| {
+        chains.extend(forward_chain(payload));
+    })?;
+    let mut dropping = Vec::new();
+    for (chain, policy) in found {
+        let ForwardChain { table: TableId { family, name }, chain: chain_name } = &chain;
+        let drops = policy == libc::NF_DROP as u32
+            || rules(socket, *family, name, chain_name)?.last().is_some_and(Found::stops_all);
+        if drops {
+            dropping.push(chain);
+        }
+    }
+    Ok(dropping)
+}
+
+/// A base chain of the forward hook, and its policy.
+fn forward_chain(payload: &[u8]) -> Option<(ForwardChain, u32)> {
+    let family = *payload.first()?;
+    // The hooks of other families have other numbers.
+    let forwards =
+        [libc::NFPROTO_IPV4, libc::NFPROTO_IPV6, libc::NFPROTO_INET, libc::NFPROTO_BRIDGE];
+    if !forwards.contains(&i32::from(family)) {
+        return None;
+    }
+    let attributes = Attributes(payload.get(HEADER..)?);
+    let hook = attributes.nested(NFTA_CHAIN_HOOK).find(NFTA_HOOK_HOOKNUM).and_then(read_be32)?;
+    let text = |kind| attributes.find(kind).map(read_string);
+    let table = TableId { family, name: text(NFTA_CHAIN_TABLE)? };
+    let chain = ForwardChain { table, chain: text(NFTA_CHAIN_NAME)? };
+    let policy = attributes.find(NFTA_CHAIN_POLICY).and_then(read_be32)?;
+    (hook == libc::NF_INET_FORWARD as u32).then_some((chain, policy))
 }
 
 /// Changes rules of ours, all or nothing.
@@ -154,24 +194,29 @@ struct Found {
     expressions: Vec<Expression>,
 }
 
-fn rules(socket: &mut Socket, family: u8, chain: &str) -> Result<Vec<Found>, KernelError> {
+fn rules(
+    socket: &mut Socket,
+    family: u8,
+    table: &str,
+    chain: &str,
+) -> Result<Vec<Found>, KernelError> {
     let ask = |batch: &mut Batch| {
-        let attributes = vec![attribute(NFTA_RULE_TABLE, TABLE), attribute(NFTA_RULE_CHAIN, chain)];
+        let attributes = vec![attribute(NFTA_RULE_TABLE, table), attribute(NFTA_RULE_CHAIN, chain)];
         let what = format!("list the rules of the chain {chain}");
         batch.dump(kind(NFT_MSG_GETRULE), Message::new(family, attributes), what);
         batch.tolerate(&[Errno::ENOENT]);
     };
     socket.read(ask, |found: &mut Vec<Found>, _, payload| {
-        found.extend(read_rule(payload, family, chain));
+        found.extend(read_rule(payload, family, table, chain));
     })
 }
 
 /// `None` for a rule of another chain: the filter is a wish.
-fn read_rule(payload: &[u8], family: u8, chain: &str) -> Option<Found> {
+fn read_rule(payload: &[u8], family: u8, table: &str, chain: &str) -> Option<Found> {
     let attributes = Attributes(payload.get(HEADER..)?);
     let text = |kind| attributes.find(kind).map(read_string);
     let is_here = *payload.first()? == family
-        && text(NFTA_RULE_TABLE).as_deref() == Some(TABLE)
+        && text(NFTA_RULE_TABLE).as_deref() == Some(table)
         && text(NFTA_RULE_CHAIN).as_deref() == Some(chain);
     if !is_here {
         return None;

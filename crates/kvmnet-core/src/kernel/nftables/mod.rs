@@ -7,6 +7,6 @@ mod message;
 mod read;
 mod write;
 
-pub(super) use filter::{TABLE as FILTER_TABLE, change_accepts, filter_view};
+pub(super) use filter::{TABLE as FILTER_TABLE, change_accepts, dropping_chains, filter_view};
 pub(super) use read::{FoundTable, table_state, tables};
 pub(super) use write::{delete_table, install_table};
