@@ -5,6 +5,7 @@ use std::io;
 use std::thread;
 use std::time::Duration;
 
+use crate::foreign::Foreign;
 use crate::host::Host;
 use crate::netns::Netns;
 use crate::servers::{TcpServer, UdpServer};
@@ -101,6 +102,8 @@ impl Lab {
         for (name, text) in NETWORKS {
             host.write(format!("/etc/kvmnet/{name}.toml"), text);
         }
+        // Duplicate address detection, Docker's bridges' too, would leave addresses in flux.
+        host.ok("echo 0 >/proc/sys/net/ipv6/conf/default/accept_dad");
         host.ok("ip link add eno2 mtu 9000 type veth peer name far2 mtu 9000 netns outside
              ip link add br1 address 02:00:00:00:00:b1 mtu 9000 type bridge forward_delay 0
              echo 1 >/proc/sys/net/ipv6/conf/br1/disable_ipv6
@@ -223,6 +226,14 @@ impl Lab {
                      grep -v 'comment \"*kvmnet' /run/saved | iptables-{variant}-restore; fi"
             ));
         }
+    }
+
+    /// A snapshot of all but the taps, which come and go with their VM, and of forwarding.
+    #[track_caller]
+    #[must_use]
+    pub fn foreign(&self) -> Foreign {
+        let all = self.host.foreign().without_forwarding();
+        MACHINES.iter().fold(all, |rest, (tap, ..)| rest.without_link(tap))
     }
 
     /// No firewall has a rule of kvmnet's.
