@@ -13,7 +13,8 @@ const START: Duration = Duration::from_secs(60);
 /// dockerd gives its containers ten seconds.
 const STOP: Duration = Duration::from_secs(30);
 
-/// A dockerd that runs. Its containers, like all else of it, go with the host.
+/// A dockerd that runs; dropped, it is killed. Its containers, like all else of it, go with the
+/// host.
 #[derive(Debug)]
 pub struct Docker<'host> {
     host: &'host Host,
@@ -151,16 +152,6 @@ impl Docker<'_> {
             self.host
                 .ok("mkdir -p /run/image && cp \"$(command -v busybox)\" /run/image/busybox &&
                  tar -C /run/image -c busybox | docker import - sleeper");
-        }
-    }
-}
-
-impl Drop for Docker<'_> {
-    fn drop(&mut self) {
-        // Containers outlive a dockerd that is killed.
-        if let Some(mut daemon) = self.daemon.take() {
-            daemon.signal(Signal::SIGTERM);
-            daemon.wait(STOP);
         }
     }
 }

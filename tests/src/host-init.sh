@@ -32,7 +32,7 @@ ln -s /proc/self/fd/2 /dev/stderr
 mkdir /dev/.overlay
 for tree in "stage:$1" "firewalls:$3"; do
     mkdir "/dev/.overlay/${tree%%:*}"
-    [ -z "${tree#*:}" ] || mount --bind "${tree#*:}" "/dev/.overlay/${tree%%:*}"
+    [ -z "${tree#*:}" ] || mount -o bind,ro "${tree#*:}" "/dev/.overlay/${tree%%:*}"
 done
 # What lies on top of a directory of the machine's, as overlayfs wants it.
 above() {

@@ -14,7 +14,7 @@ use crate::tap_machine::TapMachine;
 /// Where all serve TCP and UDP.
 const PORT: u16 = 7000;
 /// How long a try may take: a hundred times what one that passes needs.
-const SILENCE: Duration = Duration::from_millis(1200);
+const SILENCE: Duration = Duration::from_millis(700);
 /// On a machine with other things to do, what should pass gets more than one try.
 const TRIES: usize = 3;
 
