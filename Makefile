@@ -26,7 +26,7 @@ COMPLETIONS := bash:bash-completion/completions/kvmnet zsh:zsh/site-functions/_k
 SOURCES    := $(shell find crates -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock
 
 .DEFAULT_GOAL := build
-.PHONY: help build test demo lint install uninstall clean require-cargo binaries setup
+.PHONY: help build test demo lint install uninstall clean require-cargo binaries setup firewalls
 
 help:
 	@echo 'make build      build the programs: static, stripped, in $(RELEASE)'
@@ -89,7 +89,11 @@ setup:
 demo: setup build
 	@$(CARGO) run --quiet --locked --target $(TARGET) -p kvmnet-tests --bin demo
 
-test: setup build
+# The real firewalls, unpacked beside this machine and not installed on it.
+firewalls: setup
+	@tests/firewalls
+
+test: firewalls build
 	$(CARGO) test --workspace --locked --target $(TARGET)
 
 lint: require-cargo
