@@ -259,7 +259,6 @@ fn all_get_through(lab: &Lab) {
 }
 
 #[test]
-#[ignore = "waits for kvmnet's own accepts"]
 fn guests_of_every_mode_get_through() {
     all_get_through(&Lab::new());
 }
@@ -273,7 +272,6 @@ fn guests_of_every_mode_get_through_with_iptables_legacy() {
 }
 
 #[test]
-#[ignore = "waits for kvmnet's own accepts"]
 fn with_dockerd_after_the_guests_reload_lets_them_through() {
     let lab = Lab::new();
     let _docker = bridges_before_docker(&lab);
@@ -282,7 +280,6 @@ fn with_dockerd_after_the_guests_reload_lets_them_through() {
 }
 
 #[test]
-#[ignore = "waits for kvmnet's own accepts"]
 fn with_dockerd_after_the_guests_the_next_run_lets_them_through() {
     let lab = Lab::new();
     let _docker = bridges_before_docker(&lab);
@@ -291,7 +288,6 @@ fn with_dockerd_after_the_guests_the_next_run_lets_them_through() {
 }
 
 #[test]
-#[ignore = "waits for kvmnet's own accepts"]
 fn a_connection_outlives_a_restart_of_dockerd() {
     let lab = Lab::new();
     let mut docker = lab.host.docker();
@@ -307,7 +303,6 @@ fn a_connection_outlives_a_restart_of_dockerd() {
 }
 
 #[test]
-#[ignore = "waits for kvmnet's own accepts"]
 fn the_administrators_port_forward_is_the_only_way_in() {
     let lab = Lab::new();
     let _docker = lab.host.docker();
@@ -320,7 +315,6 @@ fn the_administrators_port_forward_is_the_only_way_in() {
 }
 
 #[test]
-#[ignore = "waits for kvmnet's own accepts"]
 fn a_real_guest_gets_through() {
     let lab = Lab::new();
     let _docker = lab.host.docker();

@@ -164,7 +164,6 @@ fn docker_and_firewalld() {
 // From here on it is kvmnet's own accepts and zones that are asked for.
 
 #[test]
-#[ignore = "waits for kvmnet's own accepts"]
 fn with_docker_and_a_zone_guests_of_every_mode_get_through() {
     let lab = Lab::new();
     let firewalld = lab.host.firewalld();

@@ -165,7 +165,6 @@ fn all_get_through(lab: &Lab) {
 }
 
 #[test]
-#[ignore = "waits for kvmnet's own accepts"]
 fn guests_of_every_mode_get_through() {
     all_get_through(&Lab::new());
 }
@@ -179,7 +178,6 @@ fn guests_of_every_mode_get_through_with_iptables_legacy() {
 }
 
 #[test]
-#[ignore = "waits for kvmnet's own accepts"]
 fn with_ufw_after_the_guests_reload_lets_them_through() {
     let lab = Lab::new();
     lab.attach();
@@ -189,7 +187,6 @@ fn with_ufw_after_the_guests_reload_lets_them_through() {
 }
 
 #[test]
-#[ignore = "waits for kvmnet's own accepts"]
 fn the_administrators_port_forward_is_the_only_way_in() {
     let lab = Lab::new();
     let _ufw = lab.host.ufw();
@@ -203,7 +200,6 @@ fn the_administrators_port_forward_is_the_only_way_in() {
 }
 
 #[test]
-#[ignore = "waits for kvmnet's own accepts"]
 fn a_real_guest_gets_through() {
     let lab = Lab::new();
     let _ufw = lab.host.ufw();

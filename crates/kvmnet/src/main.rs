@@ -6,6 +6,7 @@ mod error;
 mod gather;
 mod holders;
 mod print;
+mod reload;
 mod run;
 mod status;
 
@@ -49,7 +50,7 @@ fn execute(command: Command) -> Result<ExitCode, Error> {
         Command::Plan { verb, network } => run::plan(directory, verb, &network),
         Command::Up { network } => run::up(directory, &network),
         Command::Down { network } => run::down(directory, &network),
-        Command::Reload => run::reload(directory),
+        Command::Reload => reload::run(directory),
         Command::Gc => run::gc(directory),
         Command::Completions { shell } => {
             let mut command = Cli::command();
