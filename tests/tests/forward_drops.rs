@@ -124,6 +124,13 @@ fn nat_guests_get_out_and_nothing_else_gets_through() {
         sorted.sort_unstable();
         assert_eq!(ours(&host, "iptables"), sorted, "{what}");
         assert_eq!(ours(&host, "ip6tables"), wanted[3..], "{what}");
+        let status = host.run(&["kvmnet", "status"]).expect("status");
+        for family in ["ip", "ip6"] {
+            let line = format!(
+                "{family} filter FORWARD lets through only what it names; kvmnet opened it for default.\n"
+            );
+            assert!(status.contains(&line), "{status}");
+        }
         // Without them it was the firewall that kept the guests in.
         host.ok("for chain in FORWARD DOCKER-USER; do
                      iptables -S $chain 2>/dev/null | sed -n '/kvmnet/s/^-A/iptables -D/p' | sh

@@ -35,6 +35,7 @@ impl System {
                 tables.into_iter().map(|table| table.id).filter(TableId::is_reserved).collect()
             }),
             dropping_chains: permitted(self.dropping_chains())?,
+            filters: permitted(self.filters())?,
             legacy_filter: sysctl::legacy_tables()
                 .iter()
                 .any(|table| table == nftables::FILTER_TABLE),

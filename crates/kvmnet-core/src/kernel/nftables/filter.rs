@@ -82,9 +82,9 @@ pub(in crate::kernel) fn dropping_chains(
         chains.extend(forward_chain(payload));
     })?;
     let mut dropping = Vec::new();
-    for (chain, policy) in found {
-        let ForwardChain { table: TableId { family, name }, chain: chain_name } = &chain;
-        let drops = policy == libc::NF_DROP as u32
+    for chain in found {
+        let ForwardChain { table: TableId { family, name }, chain: chain_name, by_policy } = &chain;
+        let drops = *by_policy
             || rules(socket, *family, name, chain_name)?.last().is_some_and(Found::stops_all);
         if drops {
             dropping.push(chain);
@@ -93,8 +93,8 @@ pub(in crate::kernel) fn dropping_chains(
     Ok(dropping)
 }
 
-/// A base chain of the forward hook, and its policy.
-fn forward_chain(payload: &[u8]) -> Option<(ForwardChain, u32)> {
+/// A base chain of the forward hook.
+fn forward_chain(payload: &[u8]) -> Option<ForwardChain> {
     let family = *payload.first()?;
     // The hooks of other families have other numbers.
     let forwards =
@@ -106,9 +106,10 @@ fn forward_chain(payload: &[u8]) -> Option<(ForwardChain, u32)> {
     let hook = attributes.nested(NFTA_CHAIN_HOOK).find(NFTA_HOOK_HOOKNUM).and_then(read_be32)?;
     let text = |kind| attributes.find(kind).map(read_string);
     let table = TableId { family, name: text(NFTA_CHAIN_TABLE)? };
-    let chain = ForwardChain { table, chain: text(NFTA_CHAIN_NAME)? };
     let policy = attributes.find(NFTA_CHAIN_POLICY).and_then(read_be32)?;
-    (hook == libc::NF_INET_FORWARD as u32).then_some((chain, policy))
+    let by_policy = policy == libc::NF_DROP as u32;
+    let chain = ForwardChain { table, chain: text(NFTA_CHAIN_NAME)?, by_policy };
+    (hook == libc::NF_INET_FORWARD as u32).then_some(chain)
 }
 
 /// Changes rules of ours, all or nothing.
