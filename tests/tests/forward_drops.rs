@@ -258,6 +258,25 @@ fn they_survive_iptables_restore_and_a_second_run_changes_nothing() {
     no_rules_of_ours(&host);
 }
 
+/// Left of a Docker that is gone: no packet comes by its chain any more.
+#[test]
+fn a_chain_of_dockers_that_nothing_leads_to_is_not_used() {
+    let host = Host::new();
+    let _servers = (host.outside_tcp_server(7000), host.outside_udp_server(7000));
+    host.ok("iptables -P FORWARD DROP; iptables -N DOCKER-USER; iptables -A DOCKER-USER -j RETURN");
+    let anna = host.tap_machine("vnet0", "192.168.100.10/24", "192.168.100.1");
+    attach(&host, "default", "vnet0");
+    reaches(&anna, OUTSIDE);
+    assert!(!host.ok("iptables -S DOCKER-USER").contains("kvmnet"));
+    // It comes back, and the rules go there.
+    host.ok("iptables -I FORWARD -j DOCKER-USER");
+    attach(&host, "default", "vnet0");
+    assert!(!host.ok("iptables -S FORWARD").contains("kvmnet"));
+    reaches(&anna, OUTSIDE);
+    release(&host, "vnet0");
+    no_rules_of_ours(&host);
+}
+
 /// A killed VM runs no downscript: its rules go with the next run, or by gc.
 #[test]
 fn what_a_killed_vm_leaves_goes() {

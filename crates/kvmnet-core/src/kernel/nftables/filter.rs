@@ -1,16 +1,10 @@
-//! The table `filter` that iptables-nft works on, and rules of ours in its chains. They are written
-//! in the forms that iptables-nft itself writes, so that it reads, saves and restores them like its
-//! own.
+//! The table `filter` that iptables-nft works on, and rules of ours in its chains.
 
-use ipnet::Ipv4Net;
 use neli::consts::nl::NlmF;
 use nix::errno::Errno;
 
 use super::expression::{self, Expression};
-use super::lower::{
-    EQUAL, IPV4_DESTINATION, IPV4_SOURCE, NFT_META_IIFNAME, NFT_META_OIFNAME, NOT_EQUAL, address,
-    compare,
-};
+use super::iptables_form::{lower, raise};
 use super::message::{
     HEADER, Message, NFT_MSG_DELRULE, NFT_MSG_GETCHAIN, NFT_MSG_GETRULE, NFT_MSG_NEWRULE,
     NFTA_CHAIN_HOOK, NFTA_CHAIN_NAME, NFTA_CHAIN_POLICY, NFTA_CHAIN_TABLE, NFTA_HOOK_HOOKNUM,
@@ -21,8 +15,7 @@ use crate::kernel::KernelError;
 use crate::kernel::attributes::{Attributes, read_be32, read_string};
 use crate::kernel::socket::{Batch, Socket};
 use crate::model::{
-    AcceptOwner, AcceptsChange, FilterView, ForwardChain, FoundAccept, InterfaceName, Match, Rule,
-    RulePlace, TableId, Verdict,
+    AcceptOwner, AcceptsChange, FilterView, ForwardChain, FoundAccept, RulePlace, TableId,
 };
 
 /// The table's name.
@@ -31,19 +24,6 @@ const FORWARD: &str = "FORWARD";
 /// Made by Docker for rules of others, and left alone by it from then on.
 const DOCKER_USER: &str = "DOCKER-USER";
 
-/// `sizeof(struct xt_comment_info)` (`linux/netfilter/xt_comment.h`).
-const COMMENT_LENGTH: usize = 256;
-/// `sizeof(struct xt_conntrack_mtinfo3)` (`linux/netfilter/xt_conntrack.h`), 164, rounded up to
-/// eight bytes as `XT_ALIGN` has it.
-const CONNTRACK_LENGTH: usize = 168;
-/// Where its `match_flags` and its `state_mask` are, both `__u16`.
-const CONNTRACK_FLAGS: usize = 146;
-const CONNTRACK_STATE_MASK: usize = 150;
-/// `XT_CONNTRACK_STATE`.
-const MATCH_STATE: u16 = 1;
-/// `XT_CONNTRACK_STATE_BIT` of established and related, and `XT_CONNTRACK_STATE_DNAT`.
-const ESTABLISHED_OR_RELATED: u16 = (1 << 1) | (1 << 2);
-const DESTINATION_TRANSLATED: u16 = 1 << 7;
 /// `NFTNL_UDATA_RULE_COMMENT` (libnftnl).
 const USERDATA_COMMENT: u8 = 0;
 
@@ -58,11 +38,16 @@ pub(in crate::kernel) fn filter_view(
     };
     let forward = rules(socket, family, TABLE, FORWARD)?;
     let drops = policy == libc::NF_DROP as u32 || forward.last().is_some_and(Found::stops_all);
+    // A chain that no packet comes by, left of an earlier Docker, is no place for rules.
+    let comes_by = |rule: &Found| {
+        let leads_there = |one: &Expression| matches!(one, Expression::Jump { chain, .. } if chain == DOCKER_USER);
+        rule.expressions.iter().any(leads_there)
+    };
+    let chain = if forward.iter().any(comes_by) { DOCKER_USER } else { FORWARD };
     let mut found = forward;
     if chains.has_docker_user {
         found.extend(rules(socket, family, TABLE, DOCKER_USER)?);
     }
-    let chain = if chains.has_docker_user { DOCKER_USER } else { FORWARD };
     Ok(Some(FilterView {
         family,
         chain: chain.to_owned(),
@@ -272,160 +257,9 @@ impl Found {
     }
 }
 
-/// A rule in iptables-nft's own words.
-fn lower(owner: &AcceptOwner, rule: &Rule) -> Vec<Expression> {
-    let mut expressions: Vec<Expression> = rule.matches.iter().flat_map(matching).collect();
-    let mut comment = owner.to_string().into_bytes();
-    comment.resize(COMMENT_LENGTH, 0);
-    expressions.push(Expression::Match { name: "comment".to_owned(), revision: 0, info: comment });
-    expressions.push(Expression::Counter);
-    expressions.push(Expression::Verdict(match rule.verdict {
-        Verdict::Drop => libc::NF_DROP,
-        _ => libc::NF_ACCEPT,
-    }));
-    expressions
-}
-
-fn matching(condition: &Match) -> Vec<Expression> {
-    match condition {
-        Match::Input(name) => interface(NFT_META_IIFNAME, EQUAL, name),
-        Match::InputOther(name) => interface(NFT_META_IIFNAME, NOT_EQUAL, name),
-        Match::Output(name) => interface(NFT_META_OIFNAME, EQUAL, name),
-        Match::Source(prefix) => address(IPV4_SOURCE, *prefix, EQUAL),
-        Match::Destination(prefix) => address(IPV4_DESTINATION, *prefix, EQUAL),
-        Match::Answering => vec![connection(ESTABLISHED_OR_RELATED)],
-        Match::DestinationTranslated => vec![connection(DESTINATION_TRANSLATED)],
-        Match::InputGroup(_) | Match::Protocol(_) | Match::DestinationOutside(_) => Vec::new(),
-    }
-}
-
-/// iptables-nft compares names up to the first NUL, where a name without a wildcard ends.
-fn interface(key: u32, operation: u32, name: &InterfaceName) -> Vec<Expression> {
-    let mut value = name.as_str().as_bytes().to_vec();
-    value.push(0);
-    vec![Expression::Meta { key }, compare(operation, value)]
-}
-
-fn connection(states: u16) -> Expression {
-    let mut info = vec![0; CONNTRACK_LENGTH];
-    info[CONNTRACK_FLAGS..CONNTRACK_FLAGS + 2].copy_from_slice(&MATCH_STATE.to_ne_bytes());
-    let mask = CONNTRACK_STATE_MASK..CONNTRACK_STATE_MASK + 2;
-    info[mask].copy_from_slice(&states.to_ne_bytes());
-    Expression::Match { name: "conntrack".to_owned(), revision: 3, info }
-}
-
-/// What the expressions of one of our rules say; none where they are of another form.
-fn raise(expressions: &[Expression]) -> Option<Rule> {
-    let mut matches = Vec::new();
-    let mut rest = expressions;
-    loop {
-        rest = match rest {
-            [Expression::Counter, Expression::Verdict(libc::NF_ACCEPT)]
-            | [Expression::Verdict(libc::NF_ACCEPT)] => break,
-            [Expression::Match { name, .. }, behind @ ..] if name == "comment" => behind,
-            [found @ Expression::Match { .. }, behind @ ..] => {
-                let known = [Match::Answering, Match::DestinationTranslated];
-                matches.push(known.into_iter().find(|one| matching(one) == [found.clone()])?);
-                behind
-            }
-            [Expression::Meta { key }, Expression::Compare { operation, value }, behind @ ..] => {
-                matches.push(raise_interface(*key, *operation, value)?);
-                behind
-            }
-            [Expression::Payload { offset, .. }, behind @ ..] => {
-                let (prefix, behind) = raise_prefix(behind)?;
-                let found = match *offset {
-                    IPV4_SOURCE => Match::Source(prefix),
-                    IPV4_DESTINATION => Match::Destination(prefix),
-                    _ => return None,
-                };
-                // Whatever else a load could mean: it must be what we would write.
-                let length = expressions.len() - rest.len();
-                let words = matching(&found);
-                (expressions.get(length..length + words.len())? == words).then_some(())?;
-                matches.push(found);
-                behind
-            }
-            _ => return None,
-        };
-    }
-    Some(Rule { matches, verdict: Verdict::Accept })
-}
-
-fn raise_interface(key: u32, operation: u32, value: &[u8]) -> Option<Match> {
-    let name = InterfaceName::parse(std::str::from_utf8(value.strip_suffix(&[0])?).ok()?.as_ref());
-    match (key, operation) {
-        (NFT_META_IIFNAME, EQUAL) => name.ok().map(Match::Input),
-        (NFT_META_IIFNAME, NOT_EQUAL) => name.ok().map(Match::InputOther),
-        (NFT_META_OIFNAME, EQUAL) => name.ok().map(Match::Output),
-        _ => None,
-    }
-}
-
-/// The prefix that a loaded address is compared with.
-fn raise_prefix(rest: &[Expression]) -> Option<(Ipv4Net, &[Expression])> {
-    let octets = |value: &[u8]| {
-        let mut octets = [0; 4];
-        octets.get_mut(..value.len())?.copy_from_slice(value);
-        Some(octets)
-    };
-    match rest {
-        [Expression::Mask(mask), Expression::Compare { operation: EQUAL, value }, behind @ ..] => {
-            let netmask = octets(mask)?.into();
-            Some((Ipv4Net::with_netmask(octets(value)?.into(), netmask).ok()?, behind))
-        }
-        [Expression::Compare { operation: EQUAL, value }, behind @ ..] => {
-            let length = u8::try_from(value.len() * 8).ok()?;
-            Some((Ipv4Net::new(octets(value)?.into(), length).ok()?, behind))
-        }
-        _ => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn name(text: &str) -> InterfaceName {
-        InterfaceName::parse(text.as_ref()).unwrap()
-    }
-
-    #[test]
-    fn rules_read_as_they_were_written() {
-        let owner = AcceptOwner::parse("kvmnet-lab").unwrap();
-        for prefix in ["192.168.100.0/24", "10.77.0.0/20", "10.0.0.0/8", "10.1.2.3/32"] {
-            let prefix: Ipv4Net = prefix.parse().unwrap();
-            for matches in [
-                vec![Match::Input(name("br0")), Match::Output(name("eno1"))],
-                vec![Match::Input(name("br0")), Match::Output(name("eno1")), Match::Source(prefix)],
-                vec![
-                    Match::InputOther(name("br0")),
-                    Match::Output(name("br0")),
-                    Match::Destination(prefix),
-                    Match::Answering,
-                ],
-                vec![Match::Destination(prefix), Match::DestinationTranslated],
-            ] {
-                let rule = Rule { matches, verdict: Verdict::Accept };
-                assert_eq!(raise(&lower(&owner, &rule)), Some(rule));
-            }
-        }
-    }
-
-    #[test]
-    fn other_rules_are_not_taken_for_ours() {
-        let owner = AcceptOwner::parse("kvmnet-lab").unwrap();
-        let rule = Rule { matches: vec![Match::Input(name("br0"))], verdict: Verdict::Accept };
-        let written = lower(&owner, &rule);
-        for at in 0..written.len() {
-            let mut changed = written.clone();
-            changed[at] = Expression::Unknown("lookup".to_owned());
-            assert_eq!(raise(&changed), None, "{changed:?}");
-        }
-        let mut dropping = written;
-        *dropping.last_mut().unwrap() = Expression::Verdict(libc::NF_DROP);
-        assert_eq!(raise(&dropping), None);
-    }
 
     #[test]
     fn comments_are_found_in_userdata() {
