@@ -164,7 +164,7 @@ fn routed_guests_and_the_outside_reach_each_other() {
         reaches(&anna, OUTSIDE);
         let inward = host.outside().tcp_connect("10.77.0.10:7000", "hello", SOON);
         assert!(inward.is_ok(), "{what}: {inward:?}");
-        assert_eq!(ours(&host, "iptables").len(), 5, "{what}");
+        assert_eq!(ours(&host, "iptables").len(), 3, "{what}");
         release(&host, "vnet0");
         no_rules_of_ours(&host);
     }

@@ -36,6 +36,14 @@ pub(super) fn bridge_netfilter() -> Option<bool> {
     Some(value.first() != Some(&b'0'))
 }
 
+/// Whether frames that a bridge passes on are filtered, of either family.
+pub(super) fn filters_frames() -> bool {
+    ["iptables", "ip6tables"].iter().any(|program| {
+        let path = Path::new(ROOT).join(format!("bridge/bridge-nf-call-{program}"));
+        fs::read(path).is_ok_and(|value| value.first() != Some(&b'0'))
+    })
+}
+
 /// The tables of xtables-legacy that are there (`/proc/net/ip_tables_names`).
 pub(super) fn legacy_tables() -> Vec<String> {
     let names = fs::read_to_string("/proc/self/net/ip_tables_names").unwrap_or_default();

@@ -43,5 +43,6 @@ fn guests_behind_a_filter_that_drops() {
             assert_eq!(accepts(&down), wanted, "natdown\n{}", moment.history());
         });
         report(&actors, statistics);
+        assert!(statistics.states > 20, "nothing was explored: {statistics:?}");
     }
 }

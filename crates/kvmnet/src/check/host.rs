@@ -2,6 +2,7 @@
 //! routes, forwarding, firewalls.
 
 use ipnet::Ipv4Net;
+use kvmnet_core::Chain;
 use kvmnet_core::kernel::System;
 use kvmnet_core::model::{
     Firewall, ForwardChain, InterfaceName, LinkKind, ManagedNetwork, Network, owner_of,
@@ -69,7 +70,10 @@ fn refusal(
         } else {
             Finding::Warning(format!("network {}, which is built in: {refusal}", network.name))
         })),
-        Err(error) => Err(error.into()),
+        // A kernel without nf_tables, say: that is this network's trouble, and others have theirs.
+        Err(error) => {
+            Ok(Some(Finding::Mistake(format!("network {}: {}", network.name, Chain(&error)))))
+        }
     }
 }
 

@@ -40,6 +40,7 @@ const NFTA_DATA_VERDICT: u16 = 2;
 const NFTA_VERDICT_CODE: u16 = 1;
 const NFTA_VERDICT_CHAIN: u16 = 2;
 const NFTA_MATCH_NAME: u16 = 1;
+const NFTA_TARGET_NAME: u16 = 1;
 const NFTA_MATCH_REV: u16 = 2;
 const NFTA_MATCH_INFO: u16 = 3;
 const NFTA_MASQ_FLAGS: u16 = 1;
@@ -69,6 +70,8 @@ pub(super) enum Expression {
     Masquerade { flags: u32, ports: bool },
     /// A match of iptables' own (`xt_*`), as iptables-nft writes it for what it has no words for.
     Match { name: String, revision: u32, info: Vec<u8> },
+    /// A target of iptables' own, by its name.
+    Target(String),
     /// Counts packets; how many is nobody's business here.
     Counter,
     /// Anything that kvmnet never writes.
@@ -157,6 +160,7 @@ impl Expression {
                     attribute(NFTA_MATCH_INFO, info.as_slice()),
                 ],
             ),
+            Self::Target(name) => ("target", vec![attribute(NFTA_TARGET_NAME, name.as_str())]),
             Self::Counter => ("counter", Vec::new()),
             Self::Unknown(name) => (name.as_str(), Vec::new()),
         };
@@ -235,6 +239,7 @@ impl Expression {
                 revision: number(NFTA_MATCH_REV)?,
                 info: data.find(NFTA_MATCH_INFO)?.to_vec(),
             }),
+            "target" => data.find(NFTA_TARGET_NAME).map(read_string).map(Self::Target),
             "counter" => Some(Self::Counter),
             _ => None,
         }

@@ -6,10 +6,10 @@ use nix::errno::Errno;
 use super::expression::{self, Expression};
 use super::iptables_form::{lower, raise};
 use super::message::{
-    HEADER, Message, NFT_MSG_DELRULE, NFT_MSG_GETCHAIN, NFT_MSG_GETRULE, NFT_MSG_NEWRULE,
-    NFTA_CHAIN_HOOK, NFTA_CHAIN_NAME, NFTA_CHAIN_POLICY, NFTA_CHAIN_TABLE, NFTA_HOOK_HOOKNUM,
-    NFTA_RULE_CHAIN, NFTA_RULE_EXPRESSIONS, NFTA_RULE_HANDLE, NFTA_RULE_TABLE, NFTA_RULE_USERDATA,
-    attribute, begin, end, kind, nested,
+    HEADER, Message, NFT_MSG_DELRULE, NFT_MSG_GETCHAIN, NFT_MSG_GETGEN, NFT_MSG_GETRULE,
+    NFT_MSG_NEWRULE, NFTA_CHAIN_HOOK, NFTA_CHAIN_NAME, NFTA_CHAIN_POLICY, NFTA_CHAIN_TABLE,
+    NFTA_GEN_ID, NFTA_HOOK_HOOKNUM, NFTA_RULE_CHAIN, NFTA_RULE_EXPRESSIONS, NFTA_RULE_HANDLE,
+    NFTA_RULE_TABLE, NFTA_RULE_USERDATA, attribute, begin_at, end, kind, nested,
 };
 use crate::kernel::KernelError;
 use crate::kernel::attributes::{Attributes, read_be32, read_string};
@@ -24,6 +24,8 @@ const FORWARD: &str = "FORWARD";
 /// Made by Docker for rules of others, and left alone by it from then on.
 const DOCKER_USER: &str = "DOCKER-USER";
 
+/// How often a change is tried on a ruleset that others keep changing.
+const ATTEMPTS: usize = 32;
 /// `NFTNL_UDATA_RULE_COMMENT` (libnftnl).
 const USERDATA_COMMENT: u8 = 0;
 
@@ -39,11 +41,11 @@ pub(in crate::kernel) fn filter_view(
     let forward = rules(socket, family, TABLE, FORWARD)?;
     let drops = policy == libc::NF_DROP as u32 || forward.last().is_some_and(Found::stops_all);
     // A chain that no packet comes by, left of an earlier Docker, is no place for rules.
-    let comes_by = |rule: &Found| {
-        let leads_there = |one: &Expression| matches!(one, Expression::Jump { chain, .. } if chain == DOCKER_USER);
-        rule.expressions.iter().any(leads_there)
+    let chain = if forward.iter().any(|rule| rule.always_leads_to(DOCKER_USER)) {
+        DOCKER_USER
+    } else {
+        FORWARD
     };
-    let chain = if forward.iter().any(comes_by) { DOCKER_USER } else { FORWARD };
     let mut found = forward;
     if chains.has_docker_user {
         found.extend(rules(socket, family, TABLE, DOCKER_USER)?);
@@ -97,41 +99,71 @@ fn forward_chain(payload: &[u8]) -> Option<ForwardChain> {
     (hook == libc::NF_INET_FORWARD as u32).then_some(chain)
 }
 
-/// Changes rules of ours, all or nothing.
+/// Changes rules of ours, all or nothing. What was to go and is gone is done, and where nothing
+/// filters any more, nothing is to be added.
 pub(in crate::kernel) fn change_accepts(
     socket: &mut Socket,
     change: &AcceptsChange,
 ) -> Result<(), KernelError> {
-    let what = format!("change kvmnet's rules in the chain {}", change.chain);
-    let mut batch = socket.batch();
-    begin(&mut batch, &what);
-    let deletions = change.delete.iter().map(|place| {
-        (NFT_MSG_DELRULE, NlmF::empty(), {
-            Message::new(
-                change.family,
-                vec![
-                    attribute(NFTA_RULE_TABLE, TABLE),
-                    attribute(NFTA_RULE_CHAIN, place.chain.as_str()),
-                    attribute(NFTA_RULE_HANDLE, place.handle.to_be_bytes()),
-                ],
-            )
-        })
+    let mut attempts = 1;
+    loop {
+        match try_to_change(socket, change) {
+            // Somebody has changed the ruleset since it was looked at.
+            Err(error) if error.errno() == Some(Errno::ERESTART) && attempts < ATTEMPTS => {
+                attempts += 1;
+            }
+            result => return result,
+        }
+    }
+}
+
+/// The kernel numbers rules by table, from 1: in one that was made anew our numbers can be other
+/// people's rules. So what is there is looked at once more, and the transaction holds only for that.
+fn try_to_change(socket: &mut Socket, change: &AcceptsChange) -> Result<(), KernelError> {
+    let generation = generation(socket)?;
+    let family = change.family;
+    let chains = chains(socket, family)?;
+    if chains.forward_policy.is_none() {
+        return Ok(());
+    }
+    let mut ours = Vec::new();
+    for chain in [FORWARD, DOCKER_USER] {
+        if change.delete.iter().any(|place| place.chain == chain) {
+            let found = rules(socket, family, TABLE, chain)?.into_iter();
+            ours.extend(found.filter_map(Found::into_accept).map(|accept| accept.at));
+        }
+    }
+    let is_docker = change.chain == DOCKER_USER && chains.has_docker_user;
+    let chain = if is_docker { DOCKER_USER } else { FORWARD };
+    let what = format!(
+        "change kvmnet's rules in {} {chain}, which takes the kernel's nft_compat; \
+         firewall = \"none\" does without",
+        TableId { family, name: TABLE.to_owned() }
+    );
+    let deletions = change.delete.iter().filter(|place| ours.contains(place)).map(|place| {
+        let attributes = vec![
+            attribute(NFTA_RULE_TABLE, TABLE),
+            attribute(NFTA_RULE_CHAIN, place.chain.as_str()),
+            attribute(NFTA_RULE_HANDLE, place.handle.to_be_bytes()),
+        ];
+        (NFT_MSG_DELRULE, NlmF::empty(), Message::new(family, attributes))
     });
     // Each goes to the head, so the last comes first.
     let insertions = change.insert.iter().rev().map(|(owner, rule)| {
-        (NFT_MSG_NEWRULE, NlmF::CREATE, {
-            Message::new(
-                change.family,
-                vec![
-                    attribute(NFTA_RULE_TABLE, TABLE),
-                    attribute(NFTA_RULE_CHAIN, change.chain.as_str()),
-                    nested(NFTA_RULE_EXPRESSIONS, expression::encode(&lower(owner, rule))),
-                ],
-            )
-        })
+        let attributes = vec![
+            attribute(NFTA_RULE_TABLE, TABLE),
+            attribute(NFTA_RULE_CHAIN, chain),
+            nested(NFTA_RULE_EXPRESSIONS, expression::encode(&lower(rule))),
+            attribute(NFTA_RULE_USERDATA, userdata(&owner.to_string()).as_slice()),
+        ];
+        (NFT_MSG_NEWRULE, NlmF::CREATE, Message::new(family, attributes))
     });
     let messages: Vec<_> = deletions.chain(insertions).collect();
-    let last = messages.len().saturating_sub(1);
+    let Some(last) = messages.len().checked_sub(1) else {
+        return Ok(());
+    };
+    let mut batch = socket.batch();
+    begin_at(&mut batch, &what, generation);
     for (n, (number, flags, message)) in messages.into_iter().enumerate() {
         if n == last {
             batch.change(kind(number), flags, message, what.as_str());
@@ -141,6 +173,27 @@ pub(in crate::kernel) fn change_accepts(
     }
     end(&mut batch, &what);
     socket.request(batch, |_, _| {})
+}
+
+/// The number of the ruleset's present state.
+fn generation(socket: &mut Socket) -> Result<u32, KernelError> {
+    let ask = |batch: &mut Batch| {
+        let what = "ask for the ruleset's generation";
+        batch.get(kind(NFT_MSG_GETGEN), Message::new(0, vec![]), what);
+    };
+    socket.read(ask, |generation: &mut u32, _, payload| {
+        let attributes = Attributes(payload.get(HEADER..).unwrap_or_default());
+        *generation = attributes.find(NFTA_GEN_ID).and_then(read_be32).unwrap_or(0);
+    })
+}
+
+/// A rule's comment as nft and iptables-nft write it: type, length with the closing NUL, text.
+fn userdata(comment: &str) -> Vec<u8> {
+    let length = u8::try_from(comment.len() + 1).unwrap_or(u8::MAX);
+    let mut bytes = vec![USERDATA_COMMENT, length];
+    bytes.extend(comment.bytes().take(usize::from(length) - 1));
+    bytes.push(0);
+    bytes
 }
 
 #[derive(Default)]
@@ -238,20 +291,38 @@ fn comment_in_userdata(mut rest: &[u8]) -> Option<String> {
 }
 
 impl Found {
-    /// Whether nothing gets past it.
-    fn stops_all(&self) -> bool {
-        let last = self.expressions.last();
-        let stops = match last {
-            Some(Expression::Verdict(code)) => *code == libc::NF_DROP,
-            Some(Expression::Unknown(name)) => name == "reject" || name == "target",
+    /// Its last expression, if it holds for every packet.
+    fn unconditional(&self) -> Option<&Expression> {
+        let (last, others) = self.expressions.split_last()?;
+        let says_nothing = |one: &Expression| match one {
+            Expression::Counter => true,
+            Expression::Match { name, .. } => name == "comment",
+            Expression::Unknown(name) => name == "log",
             _ => false,
         };
-        let others = self.expressions.len().saturating_sub(1);
-        stops && self.expressions[..others].iter().all(|other| *other == Expression::Counter)
+        others.iter().all(says_nothing).then_some(last)
     }
 
+    /// Whether nothing gets past it.
+    fn stops_all(&self) -> bool {
+        match self.unconditional() {
+            Some(Expression::Verdict(code)) => *code == libc::NF_DROP,
+            Some(Expression::Target(name)) => name == "REJECT" || name == "DROP",
+            Some(Expression::Unknown(name)) => name == "reject",
+            _ => false,
+        }
+    }
+
+    fn always_leads_to(&self, wanted: &str) -> bool {
+        matches!(self.unconditional(), Some(Expression::Jump { chain, .. }) if chain == wanted)
+    }
+
+    /// What it is of ours. Rules that don't accept are nobody's but the administrator's, whatever
+    /// their comment says.
     fn into_accept(self) -> Option<FoundAccept> {
         let owner = AcceptOwner::parse(self.comment.as_deref()?)?;
+        let accepts = self.expressions.last() == Some(&Expression::Verdict(libc::NF_ACCEPT));
+        accepts.then_some(())?;
         let rule = raise(&self.expressions);
         Some(FoundAccept { at: self.at, owner, rule })
     }
@@ -264,6 +335,7 @@ mod tests {
     #[test]
     fn comments_are_found_in_userdata() {
         assert_eq!(comment_in_userdata(b"\x00\x05lab1\0").as_deref(), Some("lab1"));
+        assert_eq!(comment_in_userdata(&userdata("kvmnet-lab")).as_deref(), Some("kvmnet-lab"));
         assert_eq!(comment_in_userdata(b"\x01\x02ab\x00\x03xy\0").as_deref(), Some("xy"));
         for broken in [&b""[..], b"\x00", b"\x00\x09ab", b"\x01\x02ab"] {
             assert_eq!(comment_in_userdata(broken), None, "{broken:?}");

@@ -5,13 +5,11 @@ use ipnet::Ipv4Net;
 
 use super::expression::Expression;
 use super::lower::{
-    EQUAL, IPV4_DESTINATION, IPV4_SOURCE, NFT_META_IIFNAME, NFT_META_OIFNAME, NOT_EQUAL, address,
-    compare,
+    EQUAL, IPV4_DESTINATION, IPV4_SOURCE, NETWORK_HEADER, NFT_META_IIFNAME, NFT_META_OIFNAME,
+    NOT_EQUAL, address, compare,
 };
-use crate::model::{AcceptOwner, InterfaceName, Match, Rule, Verdict};
+use crate::model::{InterfaceName, Match, Rule, Verdict};
 
-/// `sizeof(struct xt_comment_info)` (`linux/netfilter/xt_comment.h`).
-const COMMENT_LENGTH: usize = 256;
 /// `sizeof(struct xt_conntrack_mtinfo3)` (`linux/netfilter/xt_conntrack.h`), 164, rounded up to
 /// eight bytes as `XT_ALIGN` has it.
 const CONNTRACK_LENGTH: usize = 168;
@@ -23,12 +21,10 @@ const MATCH_STATE: u16 = 1;
 /// `XT_CONNTRACK_STATE_BIT` of established and related, and `XT_CONNTRACK_STATE_DNAT`.
 const ESTABLISHED_OR_RELATED: u16 = (1 << 1) | (1 << 2);
 const DESTINATION_TRANSLATED: u16 = 1 << 7;
+
 /// A rule in iptables-nft's own words.
-pub(super) fn lower(owner: &AcceptOwner, rule: &Rule) -> Vec<Expression> {
+pub(super) fn lower(rule: &Rule) -> Vec<Expression> {
     let mut expressions: Vec<Expression> = rule.matches.iter().flat_map(matching).collect();
-    let mut comment = owner.to_string().into_bytes();
-    comment.resize(COMMENT_LENGTH, 0);
-    expressions.push(Expression::Match { name: "comment".to_owned(), revision: 0, info: comment });
     expressions.push(Expression::Counter);
     expressions.push(Expression::Verdict(match rule.verdict {
         Verdict::Drop => libc::NF_DROP,
@@ -42,12 +38,25 @@ fn matching(condition: &Match) -> Vec<Expression> {
         Match::Input(name) => interface(NFT_META_IIFNAME, EQUAL, name),
         Match::InputOther(name) => interface(NFT_META_IIFNAME, NOT_EQUAL, name),
         Match::Output(name) => interface(NFT_META_OIFNAME, EQUAL, name),
-        Match::Source(prefix) => address(IPV4_SOURCE, *prefix, EQUAL),
-        Match::Destination(prefix) => address(IPV4_DESTINATION, *prefix, EQUAL),
+        Match::Source(prefix) => masked(IPV4_SOURCE, *prefix),
+        Match::Destination(prefix) => masked(IPV4_DESTINATION, *prefix),
         Match::Answering => vec![connection(ESTABLISHED_OR_RELATED)],
         Match::DestinationTranslated => vec![connection(DESTINATION_TRANSLATED)],
         Match::InputGroup(_) | Match::Protocol(_) | Match::DestinationOutside(_) => Vec::new(),
     }
+}
+
+/// The whole address under a mask: iptables before 1.8.6 knows no shorter comparison, and takes
+/// one for that of a single address.
+fn masked(offset: u32, prefix: Ipv4Net) -> Vec<Expression> {
+    let network = prefix.network().octets();
+    let mut words =
+        vec![Expression::Payload { base: NETWORK_HEADER, offset, length: network.len() as u32 }];
+    if prefix.prefix_len() < 32 {
+        words.push(Expression::Mask(prefix.netmask().octets().to_vec()));
+    }
+    words.push(compare(EQUAL, network.to_vec()));
+    words
 }
 
 /// iptables-nft compares names up to the first NUL, where a name without a wildcard ends.
@@ -90,10 +99,11 @@ pub(super) fn raise(expressions: &[Expression]) -> Option<Rule> {
                     IPV4_DESTINATION => Match::Destination(prefix),
                     _ => return None,
                 };
-                // Whatever else a load could mean: it must be what we would write.
-                let length = expressions.len() - rest.len();
-                let words = matching(&found);
-                (expressions.get(length..length + words.len())? == words).then_some(())?;
+                // Whatever else a load could mean: it must be what we would write, or what a later
+                // iptables makes of it.
+                let words = &rest[..rest.len() - behind.len()];
+                let is_ours = words == matching(&found) || words == address(*offset, prefix, EQUAL);
+                is_ours.then_some(())?;
                 matches.push(found);
                 behind
             }
@@ -143,7 +153,6 @@ mod tests {
 
     #[test]
     fn rules_read_as_they_were_written() {
-        let owner = AcceptOwner::parse("kvmnet-lab").unwrap();
         for prefix in ["192.168.100.0/24", "10.77.0.0/20", "10.0.0.0/8", "10.1.2.3/32"] {
             let prefix: Ipv4Net = prefix.parse().unwrap();
             for matches in [
@@ -158,16 +167,15 @@ mod tests {
                 vec![Match::Destination(prefix), Match::DestinationTranslated],
             ] {
                 let rule = Rule { matches, verdict: Verdict::Accept };
-                assert_eq!(raise(&lower(&owner, &rule)), Some(rule));
+                assert_eq!(raise(&lower(&rule)), Some(rule));
             }
         }
     }
 
     #[test]
     fn other_rules_are_not_taken_for_ours() {
-        let owner = AcceptOwner::parse("kvmnet-lab").unwrap();
         let rule = Rule { matches: vec![Match::Input(name("br0"))], verdict: Verdict::Accept };
-        let written = lower(&owner, &rule);
+        let written = lower(&rule);
         for at in 0..written.len() {
             let mut changed = written.clone();
             changed[at] = Expression::Unknown("lookup".to_owned());
