@@ -246,7 +246,6 @@ fn they_survive_iptables_restore_and_a_second_run_changes_nothing() {
         "iptables -D FORWARD -i br0 -o br0 -m comment --comment kvmnet-default -j ACCEPT",
         "iptables -I FORWARD -i br0 -m comment --comment kvmnet-default -j ACCEPT",
         "iptables -I FORWARD -i br0 -o br0 -m comment --comment kvmnet-default -j ACCEPT",
-        "iptables -I FORWARD -i br0 -m comment --comment kvmnet-default -j DROP",
         "nft flush ruleset; iptables -P FORWARD DROP; ip6tables -P FORWARD DROP",
     ] {
         host.ok(damage);
@@ -256,6 +255,47 @@ fn they_survive_iptables_restore_and_a_second_run_changes_nothing() {
     }
     host.helper("natdown", &["vnet0"]).expect("natdown");
     no_rules_of_ours(&host);
+}
+
+/// Only what accepts is kvmnet's, whatever an administrator writes beside a rule of his own.
+#[test]
+fn a_rule_that_drops_is_the_administrators() {
+    let host = Host::new();
+    host.ok("iptables -P FORWARD DROP; ip6tables -P FORWARD DROP
+             iptables -A FORWARD -s 10.9.9.9 -m comment --comment kvmnet-default -j DROP");
+    let _tap = host.tap("vnet0");
+    attach(&host, "default", "vnet0");
+    release(&host, "vnet0");
+    host.run(&["kvmnet", "gc"]).expect("gc");
+    let left = "-s 10.9.9.9/32 -m comment --comment kvmnet-default -j DROP";
+    assert_eq!(ours(&host, "iptables"), [left]);
+}
+
+/// The kernel numbers the rules of a table from 1. One that was made anew between a run's look and
+/// its change has other people's rules under the numbers of ours.
+#[test]
+fn a_table_that_is_made_anew_meanwhile_loses_nothing() {
+    let host = Host::new();
+    let _tap = host.tap("vnet0");
+    let anew = "iptables -F FORWARD; nft delete table ip filter; iptables -P FORWARD DROP
+                for port in 1 2 3 4 5 6 7 8 9 10 11 12; do
+                    iptables -A FORWARD -p tcp --dport $port -j DROP
+                done";
+    for send in 1..=14 {
+        host.ok("iptables -P FORWARD DROP; iptables -F FORWARD");
+        attach(&host, "default", "vnet0");
+        let delay = format!("inject=sendto:delay_enter=400000:when={send}");
+        let mut command = host.command("strace");
+        command.args(["-qq", "-o", "/dev/null", "-e", "trace=sendto", "-e", &delay]);
+        let natdown = host.spawn(command.args(["/usr/libexec/kvmnet-natdown", "vnet0"]));
+        std::thread::sleep(Duration::from_millis(200));
+        host.ok(anew);
+        natdown.output(SOON).expect("natdown");
+        let rules = host.ok("iptables -S FORWARD");
+        assert_eq!(rules.matches("-j DROP").count(), 12, "delayed at send {send}\n{rules}");
+        host.assert_no_network();
+        host.ok("iptables -F FORWARD");
+    }
 }
 
 /// Left of a Docker that is gone: no packet comes by its chain any more.
