@@ -57,7 +57,7 @@ pub const FIXTURES: &[Fixture] = &[
         gets_out,
     ),
     change(
-        "default behind a firewall, and a LAN",
+        "default behind a firewall on a LAN",
         |stage| {
             drop_forward(stage);
             default(stage);
@@ -65,18 +65,20 @@ pub const FIXTURES: &[Fixture] = &[
         },
         |stage| !stage.guest_reaches(LAN) && stage.guest_reaches(OUTSIDE),
     ),
-    look("default behind nftables, to look at", nftables),
+    look("default kept in by nftables", nftables),
     change("default behind nftables", nftables, gets_out),
     change(
         "default restored at boot",
         |stage| {
             drop_forward(stage);
             default(stage);
-            stage.host.ok("nft list ruleset >/tmp/saved");
+            stage
+                .host
+                .ok("nft list table ip kvmnet-default >/tmp/nft; iptables-save >/tmp/iptables");
             stage.host.helper("natdown", &["vnet0"]).expect("natdown");
-            stage.host.ok("nft flush ruleset; nft -f /tmp/saved");
+            stage.host.ok("nft -f /tmp/nft; iptables-restore /tmp/iptables");
         },
-        |stage| !stage.host.ok("nft list ruleset").contains("kvmnet"),
+        |stage| !stage.host.ok("nft list tables; iptables -S").contains("kvmnet"),
     ),
     look("default beside Docker", |stage| {
         docker(stage);
@@ -97,6 +99,8 @@ pub const FIXTURES: &[Fixture] = &[
     .with_firewalls(),
     look("default beside ufw", |stage| {
         ufw(stage);
+        // Behind kvmnet's rules it has no effect.
+        stage.host.ok("ufw route deny in on br0 out on eno1");
         default(stage);
         assert!(gets_out(stage));
     })
@@ -111,7 +115,7 @@ pub const FIXTURES: &[Fixture] = &[
     )
     .with_firewalls(),
     change(
-        "default beside ufw, and a server on the host",
+        "default beside ufw with a server on the host",
         |stage| {
             ufw(stage);
             default(stage);
@@ -132,11 +136,6 @@ pub const FIXTURES: &[Fixture] = &[
         },
         |stage| gets_out(stage) && forwarded(stage),
     )
-    .with_firewalls(),
-    look("default beside firewalld, to look at", |stage| {
-        firewalld(stage);
-        default(stage);
-    })
     .with_firewalls(),
     change(
         "default beside firewalld",
@@ -171,6 +170,20 @@ pub const FIXTURES: &[Fixture] = &[
         stage.host.ok("nft flush ruleset");
     }),
     look("lab", |stage| stage.host.write("/etc/kvmnet/lab.toml", LAB)),
+    change(
+        "default beside firewalld and Docker",
+        |stage| {
+            firewalld(stage);
+            docker(stage);
+            default(stage);
+            stage.host.ok("firewall-cmd --permanent --zone=trusted --add-interface=br0
+                           firewall-cmd --reload");
+            let is_back = || stage.host.ok("iptables -S FORWARD").contains("-j DOCKER-USER");
+            assert!(wait_until(SOON, is_back));
+        },
+        gets_out,
+    )
+    .with_firewalls(),
     // Networks that have a file in the document.
     look("cell", cell),
     change(
