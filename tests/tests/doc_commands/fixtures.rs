@@ -170,20 +170,6 @@ pub const FIXTURES: &[Fixture] = &[
         stage.host.ok("nft flush ruleset");
     }),
     look("lab", |stage| stage.host.write("/etc/kvmnet/lab.toml", LAB)),
-    change(
-        "default beside firewalld and Docker",
-        |stage| {
-            firewalld(stage);
-            docker(stage);
-            default(stage);
-            stage.host.ok("firewall-cmd --permanent --zone=trusted --add-interface=br0
-                           firewall-cmd --reload");
-            let is_back = || stage.host.ok("iptables -S FORWARD").contains("-j DOCKER-USER");
-            assert!(wait_until(SOON, is_back));
-        },
-        gets_out,
-    )
-    .with_firewalls(),
     // Networks that have a file in the document.
     look("cell", cell),
     change(
