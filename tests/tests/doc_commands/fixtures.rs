@@ -1,6 +1,7 @@
 //! What the documents' commands run on, and what they change.
 
 use std::collections::BTreeMap;
+use std::mem;
 
 use kvmnet_tests::{Host, wait_until};
 
@@ -10,13 +11,14 @@ use crate::stage::{SOON, Stage};
 /// A host made ready for commands. Where `changes` is, it is false before and true after them.
 pub struct Fixture {
     pub name: &'static str,
+    firewalls: bool,
     prepare: fn(&mut Stage),
     changes: Option<fn(&Stage) -> bool>,
 }
 
 /// One to look at, or to start QEMU on.
 const fn look(name: &'static str, prepare: fn(&mut Stage)) -> Fixture {
-    Fixture { name, prepare, changes: None }
+    Fixture { name, firewalls: false, prepare, changes: None }
 }
 
 /// One on which something is not as the reader wants it, until the commands have run.
@@ -25,10 +27,12 @@ const fn change(
     prepare: fn(&mut Stage),
     changes: fn(&Stage) -> bool,
 ) -> Fixture {
-    Fixture { name, prepare, changes: Some(changes) }
+    Fixture { name, firewalls: false, prepare, changes: Some(changes) }
 }
 
 const OUTSIDE: &str = "203.0.113.1";
+/// A machine on the host's own network.
+const LAN: &str = "10.0.0.1";
 
 const LAB: &str = "mode = \"nat\"\nbridge = \"br-lab\"\naddress = \"192.168.150.1/24\"\n\
                    taps = [\"lab*\"]\n";
@@ -37,14 +41,111 @@ pub const FIXTURES: &[Fixture] = &[
     look("host", |_| {}),
     // The network default, a guest on it, and the administrator's troubles with it.
     look("default", default),
-    look("default behind a firewall", |stage| {
-        default(stage);
-        drop_forward(stage);
-    }),
-    change("default behind Docker", docker, |stage| {
-        stage.guest_reaches(OUTSIDE) && forwarded(stage)
-    }),
     change("default with a server", default, forwarded),
+    // The same where another firewall lets through only what it names.
+    look("default behind a firewall", |stage| {
+        drop_forward(stage);
+        default(stage);
+        assert!(gets_out(stage));
+    }),
+    change(
+        "default before a firewall",
+        |stage| {
+            default(stage);
+            drop_forward(stage);
+        },
+        gets_out,
+    ),
+    change(
+        "default behind a firewall on a LAN",
+        |stage| {
+            drop_forward(stage);
+            default(stage);
+            assert!(stage.guest_reaches(LAN));
+        },
+        |stage| !stage.guest_reaches(LAN) && stage.guest_reaches(OUTSIDE),
+    ),
+    look("default kept in by nftables", nftables),
+    change("default behind nftables", nftables, gets_out),
+    change(
+        "default restored at boot",
+        |stage| {
+            drop_forward(stage);
+            default(stage);
+            stage
+                .host
+                .ok("nft list table ip kvmnet-default >/tmp/nft; iptables-save >/tmp/iptables");
+            stage.host.helper("natdown", &["vnet0"]).expect("natdown");
+            stage.host.ok("nft -f /tmp/nft; iptables-restore /tmp/iptables");
+        },
+        |stage| !stage.host.ok("nft list tables; iptables -S").contains("kvmnet"),
+    ),
+    look("default beside Docker", |stage| {
+        docker(stage);
+        default(stage);
+        assert!(gets_out(stage));
+    })
+    .with_firewalls(),
+    change(
+        "default beside Docker with iptables-legacy",
+        |stage| {
+            stage.host.use_iptables_legacy();
+            docker(stage);
+            default(stage);
+            forward_a_port(stage);
+        },
+        |stage| gets_out(stage) && forwarded(stage),
+    )
+    .with_firewalls(),
+    look("default beside ufw", |stage| {
+        ufw(stage);
+        // Behind kvmnet's rules it has no effect.
+        stage.host.ok("ufw route deny in on br0 out on eno1");
+        default(stage);
+        assert!(gets_out(stage));
+    })
+    .with_firewalls(),
+    change(
+        "default before ufw",
+        |stage| {
+            default(stage);
+            ufw(stage);
+        },
+        gets_out,
+    )
+    .with_firewalls(),
+    change(
+        "default beside ufw with a server on the host",
+        |stage| {
+            ufw(stage);
+            default(stage);
+        },
+        |stage| {
+            let _server = stage.host.net().tcp_server(53);
+            connects(stage, "192.168.100.1:53")
+        },
+    )
+    .with_firewalls(),
+    change(
+        "default beside ufw with iptables-legacy",
+        |stage| {
+            stage.host.use_iptables_legacy();
+            ufw(stage);
+            default(stage);
+            forward_a_port(stage);
+        },
+        |stage| gets_out(stage) && forwarded(stage),
+    )
+    .with_firewalls(),
+    change(
+        "default beside firewalld",
+        |stage| {
+            firewalld(stage);
+            default(stage);
+        },
+        gets_out,
+    )
+    .with_firewalls(),
     change(
         "default after a flush",
         |stage| {
@@ -72,6 +173,16 @@ pub const FIXTURES: &[Fixture] = &[
     // Networks that have a file in the document.
     look("cell", cell),
     change(
+        "cell before a firewall",
+        |stage| {
+            cell(stage);
+            stage.guest("natup", "cell1", "10.9.9.11/24", "10.9.9.1");
+            assert!(stage.guest_reaches("10.9.9.11"));
+            drop_forward(stage);
+        },
+        |stage| stage.guest_reaches("10.9.9.11"),
+    ),
+    change(
         "cell with an address",
         |stage| {
             cell(stage);
@@ -92,7 +203,7 @@ pub const FIXTURES: &[Fixture] = &[
         |stage| stage.outside_reaches("10.77.0.10") && stage.guest_reaches(OUTSIDE),
     ),
     change(
-        "dmz behind a firewall",
+        "dmz before a firewall",
         |stage| {
             dmz(stage);
             drop_forward(stage);
@@ -155,14 +266,37 @@ pub const FIXTURES: &[Fixture] = &[
                 && stage.host.sh("ping -c1 -W2 203.0.113.1").success()
         },
     ),
+    look("own bridge behind a firewall", |stage| {
+        drop_forward(stage);
+        bridged(stage);
+    }),
     change(
-        "own bridge behind a firewall",
+        "own bridge before a firewall",
         |stage| {
             bridged(stage);
             drop_forward(stage);
         },
-        |stage| stage.guest_reaches(OUTSIDE),
+        gets_out,
     ),
+    change(
+        "own bridge before Docker",
+        |stage| {
+            bridged(stage);
+            docker(stage);
+        },
+        gets_out,
+    )
+    .with_firewalls(),
+    change(
+        "own bridge beside firewalld",
+        |stage| {
+            firewalld(stage);
+            own_bridge(stage);
+            stage.guest("ifup", "vnet0", "10.0.0.20/24", "10.0.0.1");
+        },
+        gets_out,
+    )
+    .with_firewalls(),
     change(
         "own bridge with a spanning tree",
         |stage| {
@@ -174,6 +308,12 @@ pub const FIXTURES: &[Fixture] = &[
 ];
 
 impl Fixture {
+    /// On a host that has dockerd, ufw and firewalld.
+    const fn with_firewalls(mut self) -> Self {
+        self.firewalls = true;
+        self
+    }
+
     #[track_caller]
     pub fn named(name: &str) -> &'static Self {
         let found = FIXTURES.iter().find(|fixture| fixture.name == name);
@@ -181,7 +321,9 @@ impl Fixture {
     }
 
     pub fn prepare(&self, document: &[Piece]) -> Stage {
-        let mut stage = Stage::new(Host::new(), document);
+        let builder = Host::builder();
+        let builder = if self.firewalls { builder.with_firewalls() } else { builder };
+        let mut stage = Stage::new(builder.build(), document);
         // The machine's own is read-only.
         stage.host.ok("mount -t tmpfs -o mode=755 tmpfs /usr/local");
         // QEMU may run as any user.
@@ -225,14 +367,41 @@ fn web_and_db(stage: &mut Stage) {
 
 /// What firewalls do to packets that they don't know.
 fn drop_forward(stage: &mut Stage) {
-    stage.host.ok("iptables -P FORWARD DROP; iptables -N DOCKER-USER
-                   iptables -A FORWARD -j DOCKER-USER");
+    stage.host.ok("iptables -P FORWARD DROP");
 }
 
-/// Docker's chains, and a port forward of the administrator's.
-fn docker(stage: &mut Stage) {
+/// A firewall of the administrator's own, that has never heard of guests.
+fn nftables(stage: &mut Stage) {
     default(stage);
-    drop_forward(stage);
+    stage.host.ok("nft 'add table inet site
+        add chain inet site forward { type filter hook forward priority 0; policy drop; }'");
+}
+
+/// The real one, which drops since it was dockerd that turned forwarding on. It ends with the host.
+fn docker(stage: &mut Stage) {
+    mem::forget(stage.host.docker());
+}
+
+fn ufw(stage: &mut Stage) {
+    let _ = stage.host.ufw();
+}
+
+fn firewalld(stage: &mut Stage) {
+    mem::forget(stage.host.firewalld());
+}
+
+/// Whether the first guest gets out by TCP: ufw lets pings pass in any case.
+fn gets_out(stage: &Stage) -> bool {
+    let _server = stage.host.outside_tcp_server(7000);
+    connects(stage, "10.0.0.1:7000")
+}
+
+fn connects(stage: &Stage, to: &str) -> bool {
+    stage.guests[0].net().tcp_connect(to, "hello", SOON / 10).is_ok()
+}
+
+/// Of the administrator's.
+fn forward_a_port(stage: &Stage) {
     stage.host.ok("iptables -t nat -A PREROUTING -i eno1 -p tcp --dport 8080 -j DNAT \
                    --to-destination 192.168.100.10:80");
 }

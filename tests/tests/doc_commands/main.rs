@@ -38,6 +38,8 @@ documents! {
     bridged: "docs/bridged.md",
     command: "docs/command.md",
     design: "docs/design.md",
+    docker: "docs/docker.md",
+    firewalld: "docs/firewalld.md",
     isolated: "docs/isolated.md",
     ifup_manual: "docs/man/kvmnet-ifup.8",
     natup_manual: "docs/man/kvmnet-natup.8",
@@ -45,7 +47,9 @@ documents! {
     command_manual: "docs/man/kvmnet.8",
     nat: "docs/nat.md",
     networks: "docs/networks.md",
+    nftables: "docs/nftables.md",
     routed: "docs/routed.md",
+    ufw: "docs/ufw.md",
 }
 
 #[test]
