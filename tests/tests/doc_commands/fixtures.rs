@@ -1,11 +1,11 @@
 //! What the documents' commands run on, and what they change.
 
 use std::collections::BTreeMap;
-use std::mem;
 
 use kvmnet_tests::{Host, wait_until};
 
 use crate::document::Piece;
+use crate::firewalls;
 use crate::stage::{SOON, Stage};
 
 /// A host made ready for commands. Where `changes` is, it is false before and true after them.
@@ -17,12 +17,12 @@ pub struct Fixture {
 }
 
 /// One to look at, or to start QEMU on.
-const fn look(name: &'static str, prepare: fn(&mut Stage)) -> Fixture {
+pub const fn look(name: &'static str, prepare: fn(&mut Stage)) -> Fixture {
     Fixture { name, firewalls: false, prepare, changes: None }
 }
 
 /// One on which something is not as the reader wants it, until the commands have run.
-const fn change(
+pub const fn change(
     name: &'static str,
     prepare: fn(&mut Stage),
     changes: fn(&Stage) -> bool,
@@ -30,122 +30,15 @@ const fn change(
     Fixture { name, firewalls: false, prepare, changes: Some(changes) }
 }
 
-const OUTSIDE: &str = "203.0.113.1";
-/// A machine on the host's own network.
-const LAN: &str = "10.0.0.1";
-
+pub const OUTSIDE: &str = "203.0.113.1";
 const LAB: &str = "mode = \"nat\"\nbridge = \"br-lab\"\naddress = \"192.168.150.1/24\"\n\
                    taps = [\"lab*\"]\n";
 
-pub const FIXTURES: &[Fixture] = &[
+const FIXTURES: &[Fixture] = &[
     look("host", |_| {}),
     // The network default, a guest on it, and the administrator's troubles with it.
     look("default", default),
     change("default with a server", default, forwarded),
-    // The same where another firewall lets through only what it names.
-    look("default behind a firewall", |stage| {
-        drop_forward(stage);
-        default(stage);
-        assert!(gets_out(stage));
-    }),
-    change(
-        "default before a firewall",
-        |stage| {
-            default(stage);
-            drop_forward(stage);
-        },
-        gets_out,
-    ),
-    change(
-        "default behind a firewall on a LAN",
-        |stage| {
-            drop_forward(stage);
-            default(stage);
-            assert!(stage.guest_reaches(LAN));
-        },
-        |stage| !stage.guest_reaches(LAN) && stage.guest_reaches(OUTSIDE),
-    ),
-    look("default kept in by nftables", nftables),
-    change("default behind nftables", nftables, gets_out),
-    change(
-        "default restored at boot",
-        |stage| {
-            drop_forward(stage);
-            default(stage);
-            stage
-                .host
-                .ok("nft list table ip kvmnet-default >/tmp/nft; iptables-save >/tmp/iptables");
-            stage.host.helper("natdown", &["vnet0"]).expect("natdown");
-            stage.host.ok("nft -f /tmp/nft; iptables-restore /tmp/iptables");
-        },
-        |stage| !stage.host.ok("nft list tables; iptables -S").contains("kvmnet"),
-    ),
-    look("default beside Docker", |stage| {
-        docker(stage);
-        default(stage);
-        assert!(gets_out(stage));
-    })
-    .with_firewalls(),
-    change(
-        "default beside Docker with iptables-legacy",
-        |stage| {
-            stage.host.use_iptables_legacy();
-            docker(stage);
-            default(stage);
-            forward_a_port(stage);
-        },
-        |stage| gets_out(stage) && forwarded(stage),
-    )
-    .with_firewalls(),
-    look("default beside ufw", |stage| {
-        ufw(stage);
-        // Behind kvmnet's rules it has no effect.
-        stage.host.ok("ufw route deny in on br0 out on eno1");
-        default(stage);
-        assert!(gets_out(stage));
-    })
-    .with_firewalls(),
-    change(
-        "default before ufw",
-        |stage| {
-            default(stage);
-            ufw(stage);
-        },
-        gets_out,
-    )
-    .with_firewalls(),
-    change(
-        "default beside ufw with a server on the host",
-        |stage| {
-            ufw(stage);
-            default(stage);
-        },
-        |stage| {
-            let _server = stage.host.net().tcp_server(53);
-            connects(stage, "192.168.100.1:53")
-        },
-    )
-    .with_firewalls(),
-    change(
-        "default beside ufw with iptables-legacy",
-        |stage| {
-            stage.host.use_iptables_legacy();
-            ufw(stage);
-            default(stage);
-            forward_a_port(stage);
-        },
-        |stage| gets_out(stage) && forwarded(stage),
-    )
-    .with_firewalls(),
-    change(
-        "default beside firewalld",
-        |stage| {
-            firewalld(stage);
-            default(stage);
-        },
-        gets_out,
-    )
-    .with_firewalls(),
     change(
         "default after a flush",
         |stage| {
@@ -173,16 +66,6 @@ pub const FIXTURES: &[Fixture] = &[
     // Networks that have a file in the document.
     look("cell", cell),
     change(
-        "cell before a firewall",
-        |stage| {
-            cell(stage);
-            stage.guest("natup", "cell1", "10.9.9.11/24", "10.9.9.1");
-            assert!(stage.guest_reaches("10.9.9.11"));
-            drop_forward(stage);
-        },
-        |stage| stage.guest_reaches("10.9.9.11"),
-    ),
-    change(
         "cell with an address",
         |stage| {
             cell(stage);
@@ -199,14 +82,6 @@ pub const FIXTURES: &[Fixture] = &[
         |stage| {
             dmz_without_way_back(stage);
             stage.elsewhere = Some(stage.host.outside());
-        },
-        |stage| stage.outside_reaches("10.77.0.10") && stage.guest_reaches(OUTSIDE),
-    ),
-    change(
-        "dmz before a firewall",
-        |stage| {
-            dmz(stage);
-            drop_forward(stage);
         },
         |stage| stage.outside_reaches("10.77.0.10") && stage.guest_reaches(OUTSIDE),
     ),
@@ -266,37 +141,6 @@ pub const FIXTURES: &[Fixture] = &[
                 && stage.host.sh("ping -c1 -W2 203.0.113.1").success()
         },
     ),
-    look("own bridge behind a firewall", |stage| {
-        drop_forward(stage);
-        bridged(stage);
-    }),
-    change(
-        "own bridge before a firewall",
-        |stage| {
-            bridged(stage);
-            drop_forward(stage);
-        },
-        gets_out,
-    ),
-    change(
-        "own bridge before Docker",
-        |stage| {
-            bridged(stage);
-            docker(stage);
-        },
-        gets_out,
-    )
-    .with_firewalls(),
-    change(
-        "own bridge beside firewalld",
-        |stage| {
-            firewalld(stage);
-            own_bridge(stage);
-            stage.guest("ifup", "vnet0", "10.0.0.20/24", "10.0.0.1");
-        },
-        gets_out,
-    )
-    .with_firewalls(),
     change(
         "own bridge with a spanning tree",
         |stage| {
@@ -307,17 +151,22 @@ pub const FIXTURES: &[Fixture] = &[
     ),
 ];
 
+/// All that there are.
+pub fn all() -> impl Iterator<Item = &'static Fixture> {
+    FIXTURES.iter().chain(firewalls::FIXTURES)
+}
+
 impl Fixture {
     /// On a host that has dockerd, ufw and firewalld.
-    const fn with_firewalls(mut self) -> Self {
+    pub const fn with_firewalls(mut self) -> Self {
         self.firewalls = true;
         self
     }
 
     #[track_caller]
     pub fn named(name: &str) -> &'static Self {
-        let found = FIXTURES.iter().find(|fixture| fixture.name == name);
-        found.unwrap_or_else(|| panic!("{name}: fixtures.rs has no such fixture"))
+        let found = all().find(|fixture| fixture.name == name);
+        found.unwrap_or_else(|| panic!("{name}: there is no such fixture"))
     }
 
     pub fn prepare(&self, document: &[Piece]) -> Stage {
@@ -346,7 +195,7 @@ impl Fixture {
     }
 }
 
-fn default(stage: &mut Stage) {
+pub fn default(stage: &mut Stage) {
     stage.guest("natup", "vnet0", "192.168.100.10/24", "192.168.100.1");
 }
 
@@ -365,54 +214,13 @@ fn web_and_db(stage: &mut Stage) {
     }
 }
 
-/// What firewalls do to packets that they don't know.
-fn drop_forward(stage: &mut Stage) {
-    stage.host.ok("iptables -P FORWARD DROP");
-}
-
-/// A firewall of the administrator's own, that has never heard of guests.
-fn nftables(stage: &mut Stage) {
-    default(stage);
-    stage.host.ok("nft 'add table inet site
-        add chain inet site forward { type filter hook forward priority 0; policy drop; }'");
-}
-
-/// The real one, which drops since it was dockerd that turned forwarding on. It ends with the host.
-fn docker(stage: &mut Stage) {
-    mem::forget(stage.host.docker());
-}
-
-fn ufw(stage: &mut Stage) {
-    let _ = stage.host.ufw();
-}
-
-fn firewalld(stage: &mut Stage) {
-    mem::forget(stage.host.firewalld());
-}
-
-/// Whether the first guest gets out by TCP: ufw lets pings pass in any case.
-fn gets_out(stage: &Stage) -> bool {
-    let _server = stage.host.outside_tcp_server(7000);
-    connects(stage, "10.0.0.1:7000")
-}
-
-fn connects(stage: &Stage, to: &str) -> bool {
-    stage.guests[0].net().tcp_connect(to, "hello", SOON / 10).is_ok()
-}
-
-/// Of the administrator's.
-fn forward_a_port(stage: &Stage) {
-    stage.host.ok("iptables -t nat -A PREROUTING -i eno1 -p tcp --dport 8080 -j DNAT \
-                   --to-destination 192.168.100.10:80");
-}
-
 /// Whether port 8080 of the host leads to the guest's server.
-fn forwarded(stage: &Stage) -> bool {
+pub fn forwarded(stage: &Stage) -> bool {
     let _server = stage.guests[0].net().tcp_server(80);
     stage.host.outside_tcp_connect("10.0.0.11", 8080, SOON / 10).is_ok()
 }
 
-fn cell(stage: &mut Stage) {
+pub fn cell(stage: &mut Stage) {
     stage.install("cell");
     stage.guest("natup", "cell0", "10.9.9.10/24", "10.9.9.1");
 }
@@ -430,20 +238,20 @@ fn dmz_without_way_back(stage: &mut Stage) {
     stage.guest("natup", "dmz0", "10.77.0.10/24", "10.77.0.1");
 }
 
-fn dmz(stage: &mut Stage) {
+pub fn dmz(stage: &mut Stage) {
     dmz_without_way_back(stage);
     stage.host.outside_ok("ip route add 10.77.0.0/24 via 10.0.0.11");
     assert!(stage.guest_reaches(OUTSIDE));
 }
 
-fn own_bridge(stage: &mut Stage) {
+pub fn own_bridge(stage: &mut Stage) {
     stage.host.ok("ip link add br0 type bridge forward_delay 0; ip link set br0 up
                    ip address del 10.0.0.11/24 dev eno1; ip link set eno1 master br0
                    ip address add 10.0.0.11/24 dev br0
                    ip route add default via 10.0.0.1 dev br0");
 }
 
-fn bridged(stage: &mut Stage) {
+pub fn bridged(stage: &mut Stage) {
     own_bridge(stage);
     stage.guest("ifup", "vnet0", "10.0.0.20/24", "10.0.0.1");
     assert!(stage.guest_reaches(OUTSIDE));
