@@ -76,8 +76,9 @@ fn guests_of_bridges(
         let described = is_described(bridge);
         let guest = host.ports_of(bridge).into_iter().find_map(|port| {
             let name = InterfaceName::parse(port.name.as_ref()).ok()?;
-            // A VPN's tap, say, is nobody's guest: kvmnet gives its own this address.
-            let is_guest = described || port.mac == Some(Mac::of_tap(&name));
+            // A VPN's tap, say, is nobody's guest. That of a VM has so high an address from
+            // kvmnet, from libvirt, or by chance.
+            let is_guest = described || port.mac.is_some_and(Mac::is_high);
             (port.is_tap() && port.up && port.keeps_alive() && is_guest).then_some(name)
         })?;
         Some((guest, InterfaceName::parse(bridge.name.as_ref()).ok()?))
