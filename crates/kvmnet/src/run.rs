@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use kvmnet_core::config::{ConfigError, Files};
 use kvmnet_core::kernel::System;
-use kvmnet_core::model::{ManagedNetwork, Network, NetworkName, Step, owner_of};
+use kvmnet_core::model::{ManagedNetwork, Network, NetworkName, Step};
 use kvmnet_core::plan::{InUse, Purpose};
 use kvmnet_core::{Report, ops, output, process};
 use nix::unistd::geteuid;
@@ -124,9 +124,9 @@ fn require_existence(
         Ok(_) | Err(_) => return Ok(()),
     };
     // Its file may be gone, or of another mode, since it was brought up.
-    let links = kernel.host_view()?.links;
-    let is_its = |link| owner_of(link, known).is_some_and(|mark| mark.network == *name);
-    if links.iter().any(is_its) { Ok(()) } else { Err(error) }
+    let host = kernel.host_view()?;
+    let is_up = host.own_bridges(known).any(|(_, mark)| mark.network == *name);
+    if is_up { Ok(()) } else { Err(error) }
 }
 
 pub(crate) fn require_capability(what: &'static str) -> Result<(), Error> {

@@ -71,7 +71,7 @@ impl System {
             .filter(|id| tables.iter().any(|table| table.id == *id))
             .collect();
         let table = match wanted {
-            Some(_) => nftables::table_state(self.netfilter()?, wanted, &tables)?,
+            Some(wanted) => nftables::table_state(self.netfilter()?, wanted, &tables)?,
             None => TableState::AsWanted,
         };
         Ok(RulesView { table, other_tables: others, filters: self.filters_of(&tables)? })
