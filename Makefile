@@ -26,7 +26,7 @@ COMPLETIONS := bash:bash-completion/completions/kvmnet zsh:zsh/site-functions/_k
 SOURCES    := $(shell find crates -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock
 
 .DEFAULT_GOAL := build
-.PHONY: help build test demo lint install uninstall clean require-cargo binaries setup
+.PHONY: help build test demo lint install uninstall clean require-cargo binaries setup firewalls
 
 help:
 	@echo 'make build      build the programs: static, stripped, in $(RELEASE)'
@@ -41,7 +41,7 @@ help:
 	@echo '  PREFIX ($(PREFIX))  DESTDIR ($(DESTDIR))'
 	@echo '  LIBEXECDIR ($(LIBEXECDIR))  the helpers: $(addprefix kvmnet-,$(HELPERS))'
 	@echo '  BINDIR ($(BINDIR))  kvmnet'
-	@echo '  MANDIR ($(MANDIR))  man pages; completions go beside it'
+	@echo '  MANDIR ($(MANDIR))  man pages; completions and the JSON schema go beside it'
 	@echo '  SYSCONFDIR ($(SYSCONFDIR))  nothing goes there yet'
 
 require-cargo:
@@ -72,13 +72,15 @@ install-files:
 	    file='$(DESTDIR)$(SHARE)'/$${completion#*:}; \
 	    $(INSTALL) -d "$${file%/*}" && $(RELEASE)/kvmnet completions $${completion%%:*} >"$$file" && chmod 644 "$$file" || exit 1; \
 	done
+	$(INSTALL) -d '$(DESTDIR)$(SHARE)/kvmnet'
+	$(INSTALL) -m 644 docs/status.schema.json '$(DESTDIR)$(SHARE)/kvmnet/'
 	for page in $(MAN_PAGES); do \
 	    $(INSTALL) -m 644 $$page '$(DESTDIR)$(MANDIR)'/man$${page##*.}/ || exit 1; \
 	done
 
 uninstall:
 	rm -f $(foreach helper,$(HELPERS),'$(DESTDIR)$(LIBEXECDIR)/kvmnet-$(helper)')
-	rm -f '$(DESTDIR)$(BINDIR)/kvmnet' $(foreach completion,$(COMPLETIONS),'$(DESTDIR)$(SHARE)/$(lastword $(subst :, ,$(completion)))')
+	rm -f '$(DESTDIR)$(BINDIR)/kvmnet' '$(DESTDIR)$(SHARE)/kvmnet/status.schema.json' $(foreach completion,$(COMPLETIONS),'$(DESTDIR)$(SHARE)/$(lastword $(subst :, ,$(completion)))')
 	rm -f $(foreach page,$(notdir $(MAN_PAGES)),'$(DESTDIR)$(MANDIR)/man$(lastword $(subst ., ,$(page)))/$(page)')
 
 setup:
@@ -87,7 +89,11 @@ setup:
 demo: setup build
 	@$(CARGO) run --quiet --locked --target $(TARGET) -p kvmnet-tests --bin demo
 
-test: setup build
+# The real firewalls, unpacked beside this machine and not installed on it.
+firewalls: setup
+	@tests/firewalls
+
+test: firewalls build
 	$(CARGO) test --workspace --locked --target $(TARGET)
 
 lint: require-cargo

@@ -1,5 +1,6 @@
 # Makes a private host out of fresh network, mount and pid namespaces, then becomes the process
-# whose end is theirs.  $1: the staged tree, or empty.  $2: "uplink" or "bare".
+# whose end is theirs.  $1: the staged tree, or empty.  $2: "uplink" or "bare".  $3: the tree of
+# firewalls, or empty.
 set -eu
 
 # Our pid as the test sees it: /proc is still the machine's.
@@ -26,27 +27,44 @@ ln -s /proc/self/fd/0 /dev/stdin
 ln -s /proc/self/fd/1 /dev/stdout
 ln -s /proc/self/fd/2 /dev/stderr
 
+# By short paths of our own: a comma or a colon in the path of the repository would end an option
+# of overlayfs.
+mkdir /dev/.overlay
+for tree in "stage:$1" "firewalls:$3"; do
+    mkdir "/dev/.overlay/${tree%%:*}"
+    [ -z "${tree#*:}" ] || mount -o bind,ro "${tree#*:}" "/dev/.overlay/${tree%%:*}"
+done
+# What lies on top of a directory of the machine's, as overlayfs wants it.
+above() {
+    for tree in stage firewalls; do
+        [ ! -d "/dev/.overlay/$tree/$1" ] || printf %s "/dev/.overlay/$tree/$1:"
+    done
+}
+
 # The machine's /etc and /tmp, but what a test writes there stays here, and it can't write
 # anywhere else.
 mount -t tmpfs -o mode=755 tmpfs /run
-mkdir /dev/.overlay
-for directory in etc tmp; do
+writable='etc tmp'
+[ -z "$3" ] || writable="$writable var"
+for directory in $writable; do
     upper=/dev/.overlay/$directory
     mkdir "$upper" "$upper.work"
     chmod --reference="/$directory" "$upper"
-    mount -t overlay -o "lowerdir=/$directory,upperdir=$upper,workdir=$upper.work" overlay "/$directory"
+    mount -t overlay -o "lowerdir=$(above "$directory")/$directory,upperdir=$upper,workdir=$upper.work" overlay "/$directory"
 done
 rm -rf /etc/kvmnet
 mount -o remount,bind,ro /
 
-# The installed programs at their real paths. Relative, since a comma or a colon in the path of
-# the repository would end the option.
-if [ -n "$1" ]; then
-    cd "$1"
-    for directory in usr/libexec usr/bin usr/sbin; do
-        [ ! -d "$directory" ] || mount -t overlay -o "lowerdir=$directory:/$directory" overlay "/$directory"
-    done
-    cd /
+# The installed programs at their real paths.
+[ -z "$(above usr)" ] || mount -t overlay -o "lowerdir=$(above usr)/usr" overlay /usr
+
+if [ -n "$3" ]; then
+    # dockerd wants cgroups of one version, with directories of the machine's own file system
+    # for its images. Those of version 2 can be mounted anywhere.
+    mount -t cgroup2 cgroup2 /sys/fs/cgroup
+    mkdir -p /var/lib/docker /var/log/firewalld
+    mount -t tmpfs tmpfs /var/lib/docker
+    rm -f /etc/docker/daemon.json
 fi
 
 ip link set lo up

@@ -9,6 +9,7 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::cgroup::Cgroup;
 use crate::netns::Netns;
 use crate::process::{Output, PATIENCE, Process, wait_until};
 use crate::stage;
@@ -34,6 +35,7 @@ pub struct Host {
     pipe: Option<ChildStdin>,
     unshare: Child,
     syslog: Option<Syslog>,
+    cgroup: Option<Cgroup>,
 }
 
 /// How a host is to be.
@@ -41,6 +43,7 @@ pub struct Host {
 pub struct Builder {
     uplink: bool,
     kvmnet: bool,
+    firewalls: bool,
 }
 
 impl Builder {
@@ -58,11 +61,19 @@ impl Builder {
         self
     }
 
+    /// With the real firewalls installed: dockerd, ufw and firewalld. None of them runs.
+    #[must_use]
+    pub fn with_firewalls(mut self) -> Self {
+        self.firewalls = true;
+        self
+    }
+
     /// Makes the host.
     #[must_use]
     pub fn build(self) -> Host {
         stage::require_root();
         let stage = self.kvmnet.then(stage::staged_tree).unwrap_or_default();
+        let firewalls = self.firewalls.then(stage::firewalls_tree).unwrap_or_default();
         let mut unshare = Command::new("unshare")
             .args(["--net", "--mount", "--pid", "--ipc", "--fork", "--kill-child"])
             .args(["--propagation", "private", "--", "sh", "-c"])
@@ -70,6 +81,7 @@ impl Builder {
             .arg("host-init")
             .arg(stage)
             .arg(if self.uplink { "uplink" } else { "bare" })
+            .arg(firewalls)
             .env("PATH", PATH)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -86,7 +98,9 @@ impl Builder {
             let _ = unshare.wait();
             panic!("no host could be made: {stderr}");
         };
-        let mut host = Host { keeper, pipe: unshare.stdin.take(), unshare, syslog: None };
+        let cgroup = self.firewalls.then(|| Cgroup::of(keeper));
+        let pipe = unshare.stdin.take();
+        let mut host = Host { keeper, pipe, unshare, syslog: None, cgroup };
         host.syslog = Some(Syslog::listen(&host.path("/dev/log")));
         host
     }
@@ -115,13 +129,20 @@ impl Host {
     /// A host that is to be different.
     #[must_use]
     pub fn builder() -> Builder {
-        Builder { uplink: true, kvmnet: true }
+        Builder { uplink: true, kvmnet: true, firewalls: false }
     }
 
     /// The pid, as the test sees it, of the process that keeps the namespaces alive.
     #[must_use]
     pub fn keeper(&self) -> i32 {
         self.keeper
+    }
+
+    /// The cgroup for what runs in containers, as a path below the host's `/sys/fs/cgroup`.
+    #[must_use]
+    pub(crate) fn cgroup(&self) -> &str {
+        let cgroup = self.cgroup.as_ref().expect("made by Builder::with_firewalls");
+        cgroup.name()
     }
 
     /// A path of the host as a path that the test can open. Not for `/proc/sys/net` and `/sys`:
@@ -147,6 +168,12 @@ impl Host {
         self.write(&path, contents);
         fs::set_permissions(self.path(&path), fs::Permissions::from_mode(0o755))
             .expect("root may set the mode of what it wrote");
+    }
+
+    /// Has plain `iptables` be the older variant, on a host with firewalls.
+    pub fn use_iptables_legacy(&self) {
+        self.ok("for name in iptables ip6tables; do
+                 update-alternatives --set $name /usr/sbin/$name-legacy; done");
     }
 
     /// Puts the old scripts where they used to be: `/etc/qemu-ifup`, `-natup`, `-natdown`.
@@ -275,5 +302,7 @@ impl Drop for Host {
         }
         // The keeper is the init of its pid namespace: its end is seen when all others are gone.
         let _ = self.unshare.wait();
+        // Only now that nothing of the host is left in it.
+        drop(self.cgroup.take());
     }
 }

@@ -4,12 +4,16 @@
 //! it what an administrator, QEMU or bad luck would do. Nothing reaches the machine the test runs
 //! on, and everything is gone when the test is, however it ended.
 
+mod cgroup;
 mod command;
+mod docker;
 mod expect;
+mod firewalld;
 mod flatten;
 mod foreign;
 mod guest;
 mod host;
+mod lab;
 mod netns;
 mod normalise;
 mod packet;
@@ -23,16 +27,21 @@ mod syslog;
 mod talk;
 mod tap;
 mod tap_machine;
+mod ufw;
 
+pub use docker::{Container, Docker};
+pub use firewalld::Firewalld;
 pub use foreign::{Foreign, assert_same};
 pub use guest::{Guest, boot_all};
 pub use host::{Builder, Host};
+pub use lab::{Lab, ways};
 pub use netns::Netns;
 pub use packet::PacketSocket;
 pub use process::{Output, Process, wait_until};
-pub use servers::{TcpServer, UdpServer};
+pub use servers::{Conversation, TcpServer, UdpServer};
 pub use spec::GuestSpec;
 pub use stage::{HELPERS, require_root};
 pub use talk::seen;
 pub use tap::Tap;
 pub use tap_machine::TapMachine;
+pub use ufw::Ufw;

@@ -15,7 +15,7 @@ use crate::netns::Netns;
 const PULSE: Duration = Duration::from_millis(100);
 
 /// How long a server waits for a client to say something.
-const SILENCE: Duration = Duration::from_secs(10);
+const SILENCE: Duration = Duration::from_secs(60);
 
 /// Answers each connection with one line, the address it saw, then sends back what it gets.
 #[derive(Debug)]
@@ -50,6 +50,34 @@ impl Drop for Server {
         self.stop.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
+        }
+    }
+}
+
+/// A connection that stays open.
+#[derive(Debug)]
+pub struct Conversation(TcpStream);
+
+impl Conversation {
+    /// Says one line, which has to come back.
+    pub fn say(&mut self, line: &str, limit: Duration) -> std::io::Result<()> {
+        self.0.write_all(format!("{line}\n").as_bytes())?;
+        let answer = self.hear(limit)?;
+        assert_eq!(answer, line);
+        Ok(())
+    }
+
+    /// The next line.
+    fn hear(&mut self, limit: Duration) -> std::io::Result<String> {
+        self.0.set_read_timeout(Some(limit))?;
+        let mut line = Vec::new();
+        let mut byte = [0];
+        loop {
+            self.0.read_exact(&mut byte)?;
+            if byte[0] == b'\n' {
+                return Ok(String::from_utf8_lossy(&line).into_owned());
+            }
+            line.push(byte[0]);
         }
     }
 }
@@ -152,6 +180,15 @@ impl Netns {
             Err(error) if answer.is_empty() || error.kind() != ErrorKind::WouldBlock => Err(error),
             _ => Ok(String::from_utf8_lossy(&answer).into_owned()),
         }
+    }
+
+    /// Opens a connection from this network to a server of the harness, and keeps it.
+    pub fn tcp_converse(&self, to: &str, limit: Duration) -> std::io::Result<Conversation> {
+        let address = to.parse::<SocketAddr>().unwrap_or_else(|error| panic!("{to}: {error}"));
+        let stream = self.enter(|| TcpStream::connect_timeout(&address, limit))?;
+        let mut conversation = Conversation(stream);
+        conversation.hear(limit)?;
+        Ok(conversation)
     }
 
     /// Sends a datagram from this network and returns the answer.

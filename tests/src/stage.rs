@@ -37,3 +37,11 @@ pub(crate) fn guest_image(file: &str) -> PathBuf {
     assert!(path.exists(), "{} is missing: run `tests/setup`", path.display());
     path
 }
+
+/// The tree of the real firewalls, which `tests/firewalls` fills.
+pub(crate) fn firewalls_tree() -> PathBuf {
+    let tree = env::var_os("KVMNET_FIREWALLS_DIR")
+        .map_or_else(|| repository().join("target/firewalls"), PathBuf::from);
+    assert!(tree.join("stamp").exists(), "{} is missing: run `tests/firewalls`", tree.display());
+    tree.canonicalize().expect("a directory that exists has a canonical path")
+}

@@ -6,7 +6,7 @@ use kvmnet_tests::{Host, assert_same, wait_until};
 
 const LAB: &str = "address = \"192.168.150.1/24\"\n";
 
-/// Where the kernel has br_netfilter, it is on in every new network, which is a finding of its own.
+/// Where the kernel has br_netfilter, it is on in every new network.
 fn quiet(host: Host) -> Host {
     host.ok("! test -e /proc/sys/net/bridge || sysctl -w net.bridge.bridge-nf-call-iptables=0");
     host
@@ -235,30 +235,94 @@ fn a_host_that_may_not_forward() {
 fn the_bridge_of_a_bridged_network() {
     let host = quiet(Host::bare());
     host.describe("lan", "mode = \"bridged\"\nbridge = \"br1\"\n");
-    let missing = "mistake: network lan: br1: there is no such interface; make the bridge before its \
-                   guests start";
+    let missing = "mistake: network lan: br1: there is no such bridge; make one: ip link add br1 \
+                   type bridge && ip link set br1 up";
     finds(&host, &[missing], "2 networks checked: 1 mistake");
     host.ok("ip link add br1 type veth peer name br2");
-    let other = "mistake: network lan: br1: is not a bridge but of kind veth";
+    let other = "mistake: network lan: br1: is not a bridge but of kind veth; rename it, so that a \
+                 bridge can have this name";
     finds(&host, &[other], "2 networks checked: 1 mistake");
     host.ok("ip link del br1 && ip link add br1 type bridge");
     finds(&host, &[], "2 networks checked: all is well");
 }
 
+/// Chains that let through only what they name, but for iptables' own, where kvmnet names the guests
+/// itself; and whether frames from guest to guest go through them.
 #[test]
-fn frames_that_go_through_iptables() {
+fn firewalls_that_kvmnet_adds_nothing_to() {
     let host = quiet(Host::bare());
-    if !host.sh("test -e /proc/sys/net/bridge/bridge-nf-call-iptables").success() {
-        println!("this kernel has no br_netfilter");
+    let own = "name them there: iifname BRIDGE accept, and oifname BRIDGE ct state \
+               established,related accept";
+    let zone = "put their bridges in a zone that does: firewall-cmd --permanent --zone=trusted \
+                --add-interface=BRIDGE";
+    for (chain, name, why, remedy) in [
+        (
+            "table inet f { chain x { type filter hook forward priority 0; policy drop; }; }",
+            "inet f x",
+            "policy",
+            own,
+        ),
+        (
+            "table ip f { chain x { type filter hook forward priority 5; counter drop; }; }",
+            "ip f x",
+            "last rule",
+            own,
+        ),
+        (
+            "table inet firewalld { chain filter_FORWARD { type filter hook forward priority 10; ct state established accept; reject; }; }",
+            "inet firewalld filter_FORWARD",
+            "last rule",
+            zone,
+        ),
+    ] {
+        host.ok(&format!("nft '{chain}'"));
+        let line = |frames| {
+            format!(
+                "warning: nftables chain {name}: lets through only what it names, by its {why}{frames}; where it cuts guests off, {remedy}"
+            )
+        };
+        finds(&host, &[&line("")], "1 network checked: 1 warning");
+        let netfilter = host.sh("sysctl -w net.bridge.bridge-nf-call-iptables=1").success();
+        if netfilter {
+            let frames = ", and frames from guest to guest (br_netfilter is on)";
+            finds(&host, &[&line(frames)], "1 network checked: 1 warning");
+            host.ok("sysctl -w net.bridge.bridge-nf-call-iptables=0");
+        }
+        host.ok("nft flush ruleset");
+    }
+    host.ok("nft 'table inet f { chain x { type filter hook forward priority 0; ip saddr 10.9.9.9 drop; }
+                                 chain y { type filter hook input priority 0; policy drop; }; }'
+             iptables -P FORWARD DROP; ip6tables -P FORWARD DROP");
+    finds(&host, &[], "1 network checked: all is well");
+}
+
+/// Where kvmnet may not add what guests need, that is said.
+#[test]
+fn a_network_whose_rules_are_the_administrators() {
+    let host = quiet(Host::bare());
+    host.describe("lab", &format!("{LAB}firewall = \"none\"\n"));
+    host.ok("iptables -P FORWARD DROP; ip6tables -A FORWARD -j REJECT");
+    let line = |chain, why| {
+        format!(
+            "warning: network lab: nftables chain {chain} lets through only what it names, by its \
+             {why}, and firewall = \"none\" keeps kvmnet from naming the guests"
+        )
+    };
+    let (ip, ip6) = (line("ip filter FORWARD", "policy"), line("ip6 filter FORWARD", "last rule"));
+    finds(&host, &[&ip, &ip6], "2 networks checked: 2 warnings");
+}
+
+#[test]
+fn iptables_legacy() {
+    let host = quiet(Host::bare());
+    if !host.sh("iptables-legacy -P FORWARD DROP").success() {
+        println!("this kernel has no xtables-legacy");
         return;
     }
-    let line = "warning: net.bridge.bridge-nf-call-iptables is 1, as Docker sets it: frames from \
-                guest to guest go through the host's firewall, which can drop those of bridged \
-                networks; where nothing needs it: sysctl -w net.bridge.bridge-nf-call-iptables=0";
-    host.ok("sysctl -w net.bridge.bridge-nf-call-iptables=1");
+    let line = "warning: iptables-legacy: its filter table is in use, and kvmnet adds no rules to \
+                it; where it cuts guests off, name them: iptables-legacy -I FORWARD -i BRIDGE -j \
+                ACCEPT";
     finds(&host, &[line], "1 network checked: 1 warning");
-    host.ok("sysctl -w net.bridge.bridge-nf-call-iptables=0");
-    finds(&host, &[], "1 network checked: all is well");
 }
 
 #[test]

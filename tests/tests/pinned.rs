@@ -231,8 +231,8 @@ fn down_depends_on_no_file() {
     for verb in [&["down"][..], &["plan", "down"], &["up"], &["plan", "up"]] {
         host.kvmnet_refuses(
             &[verb, &["nope"]].concat(),
-            "network nope: there is no /etc/kvmnet/nope.toml, and no bridge of a network of that name; \
-             kvmnet status shows those that there are",
+            "network nope: there is no /etc/kvmnet/nope.toml; \
+             kvmnet status shows the networks that there are",
         );
     }
 }

@@ -56,10 +56,10 @@ lab          nat       lab          192.168.150.1/24   up      2      nft list t
 
 PORT   NETWORK  VM  {:width$}  PROGRAM
 idle   cell     -   {:width$}  (a tap that no program holds open)
-tap0   gone     -   {:width$}  (not visible to this user)
-lab0   lab      -   {:width$}  (not visible to this user)
+tap0   gone     -   {:width$}  (its program cannot be seen from here)
+lab0   lab      -   {:width$}  (its program cannot be seen from here)
 lab1   lab      -   {column:width$}  hold
-tap1   -        -   {:width$}  (not visible to this user)
+tap1   -        -   {:width$}  (its program cannot be seen from here)
 veth0  -        -   {:width$}  (veth)
 
 IPv4 forwarding is on; kvmnet turned it on for lab.
@@ -97,12 +97,12 @@ host with its default route over eno1
 │   └── idle  (a tap that no program holds open)
 ├── default: nat on br0, 192.168.100.1/24, down
 ├── gone: of unknown mode, without a file that can be read, on gone, 10.6.0.1/24, up, its rules are missing
-│   └── tap0  (not visible to this user)
+│   └── tap0  (its program cannot be seen from here)
 ├── lab: nat on lab, 192.168.150.1/24, up
-│   ├── lab0  (not visible to this user)
+│   ├── lab0  (its program cannot be seen from here)
 │   └── lab1  hold (pid {pid})
 └── bridged on br1, 10.1.0.1/24, up
-    ├── tap1  (not visible to this user)
+    ├── tap1  (its program cannot be seen from here)
     └── veth0  (veth)
 IPv4 forwarding is on; kvmnet turned it on for lab.
 "

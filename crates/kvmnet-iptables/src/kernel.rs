@@ -198,7 +198,7 @@ impl Iptables {
         let is_dropped = filters.iter().any(|(_, filter)| filter.drops());
         let mut uplinks = if is_dropped { self.system.uplinks()? } else { Vec::new() };
         uplinks.retain(is_plain);
-        let bridge_netfilter = is_dropped && self.system.bridge_netfilter() == Some(true);
+        let bridge_netfilter = is_dropped && self.system.filters_frames();
         let surroundings = Surroundings { uplinks: &uplinks, bridge_netfilter };
         let all = wanted(network, &filters, &surroundings);
 

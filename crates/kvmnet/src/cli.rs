@@ -25,7 +25,7 @@ pub struct Cli {
 pub enum Command {
     /// Show networks, their ports, and the VMs that hold them
     Status {
-        /// Print JSON, as docs/status.schema.json describes it
+        /// Print JSON, as share/kvmnet/status.schema.json describes it
         #[arg(long, conflicts_with = "tree")]
         json: bool,
         /// Draw host, networks, ports and VMs as a tree
@@ -66,6 +66,13 @@ pub enum Command {
         /// The shell
         shell: Shell,
     },
+}
+
+impl Command {
+    /// Whether it changes the host, so that the log should tell how it went.
+    pub fn changes_something(&self) -> bool {
+        matches!(self, Self::Up { .. } | Self::Down { .. } | Self::Gc | Self::Reload)
+    }
 }
 
 /// What `plan` tells of.

@@ -39,8 +39,7 @@ pub enum Error {
     },
     /// No network of that name is described, and none is up.
     #[error(
-        "network {network}: there is no {}, and no bridge of a network of that name; kvmnet status \
-         shows those that there are",
+        "network {network}: there is no {}; kvmnet status shows the networks that there are",
         .path.display()
     )]
     NoSuchNetwork {

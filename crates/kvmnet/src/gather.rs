@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use kvmnet_core::config::{self, ConfigError, Files};
-use kvmnet_core::model::{HostView, ManagedNetwork, Network, NetworkName, RulesState, owner_of};
+use kvmnet_core::model::{HostView, ManagedNetwork, Network, NetworkName, RulesState};
 use kvmnet_iptables::Iptables;
 
 use crate::error::Error;
@@ -63,13 +63,11 @@ pub fn gather(directory: &Path) -> Result<Gathered, Error> {
 
 fn is_up(network: &ManagedNetwork, host: &HostView) -> bool {
     let known = std::slice::from_ref(&network.name);
-    host.links
-        .iter()
-        .any(|link| owner_of(link, known).is_some_and(|mark| mark.network == network.name))
+    host.own_bridges(known).any(|(_, mark)| mark.network == network.name)
 }
 
-/// The networks, and what is wrong with files. What is built in is there as long as no file, good or
-/// bad, has its name.
+/// The networks, and what is wrong with files. What is built in is there as long as no file, good
+/// or bad, has its name.
 ///
 /// # Errors
 /// [`Error::Look`] where the kernel doesn't answer.

@@ -6,6 +6,7 @@ mod error;
 mod gather;
 mod holders;
 mod print;
+mod reload;
 mod run;
 mod status;
 
@@ -17,6 +18,7 @@ use clap::{CommandFactory, Parser};
 use kvmnet_core::output::{self, Buffer};
 use kvmnet_core::{Chain, config, helper};
 use kvmnet_iptables::Iptables;
+use log::Level;
 
 use cli::{Cli, Command};
 use error::Error;
@@ -30,9 +32,13 @@ fn main() -> ExitCode {
     }
     let command = Cli::parse().command;
     let log = Buffer::install();
+    let changes = command.changes_something();
     let result = execute(command);
     let code = result.unwrap_or_else(|error| {
         let line = output::printable(&Chain(&error).to_string());
+        if changes {
+            output::to_syslog("kvmnet", Level::Error, &line);
+        }
         output::to_stderr(format!("kvmnet: {line}\n").as_bytes());
         ExitCode::FAILURE
     });
@@ -59,7 +65,7 @@ fn execute(command: Command) -> Result<ExitCode, Error> {
         Command::Plan { verb, network } => run::plan(directory, verb, &network),
         Command::Up { network } => run::up(directory, &network),
         Command::Down { network } => run::down(directory, &network),
-        Command::Reload => run::reload(directory),
+        Command::Reload => reload::run(directory),
         Command::Gc => run::gc(directory),
         Command::Completions { shell } => {
             let mut command = Cli::command();

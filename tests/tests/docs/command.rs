@@ -177,7 +177,8 @@ fn findings() -> (Vec<Template>, Vec<Template>) {
     let is_comment = |line: &&str| line.trim_start().starts_with("//");
     let code: String =
         code.lines().filter(|line| !is_comment(line)).map(|line| format!("{line}\n")).collect();
-    let texts = literals(&code).into_iter().filter(|text| text.contains(char::is_lowercase));
+    let has_words = |text: &String| text.contains(' ') && text.contains(char::is_lowercase);
+    let texts = literals(&code).into_iter().filter(has_words);
     let is_part = |text: &String| text.starts_with([' ', ',', ';']);
     let (parts, whole): (Vec<_>, Vec<_>) = texts.partition(is_part);
     let templates = |texts: Vec<String>| -> Vec<Template> {

@@ -9,7 +9,7 @@ mod text;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const DOCUMENTS: [&str; 10] = [
+const DOCUMENTS: [&str; 14] = [
     "README.md",
     "CHANGELOG.md",
     "docs/design.md",
@@ -20,6 +20,10 @@ const DOCUMENTS: [&str; 10] = [
     "docs/isolated.md",
     "docs/iptables.md",
     "docs/bridged.md",
+    "docs/docker.md",
+    "docs/ufw.md",
+    "docs/firewalld.md",
+    "docs/nftables.md",
 ];
 
 fn repository() -> PathBuf {

@@ -4,10 +4,11 @@ use neli::consts::rtnl::RtTable;
 use nix::errno::Errno;
 
 use super::link;
+use super::nftables::FoundTable;
 use super::{KernelError, System, address, nftables, route, sysctl};
 use crate::model::{
-    HostForwarding, HostRoute, HostView, InterfaceName, Link, LinkKind, RulesState, Sysctl, Table,
-    TableId, TableState,
+    ForwardChain, HostForwarding, HostRoute, HostView, InterfaceName, Link, LinkKind, RulesState,
+    Sysctl, Table, TableId, TableState,
 };
 
 impl System {
@@ -20,6 +21,11 @@ impl System {
         let links = link::all(&mut self.route)?;
         let routes = route::list(&mut self.route, RtTable::Unspec, |_| true)?;
         let uplinks = route::default_interfaces(&mut self.route)?;
+        let tables = permitted(self.tables())?;
+        let (dropping_chains, filters) = match &tables {
+            Some(tables) => (Some(self.dropping_chains(tables)?), Some(self.filters_of(tables)?)),
+            None => (None, None),
+        };
         let name_of = |index: &u32| links.iter().find(|link| link.index == *index);
         Ok(HostView {
             addresses: address::all(&mut self.route)?,
@@ -31,19 +37,32 @@ impl System {
                 })
                 .collect(),
             uplinks: uplinks.iter().filter_map(name_of).map(|link| link.name.clone()).collect(),
-            tables: permitted(self.tables())?.map(|tables| {
+            tables: tables.map(|tables| {
                 tables.into_iter().map(|table| table.id).filter(TableId::is_reserved).collect()
             }),
+            dropping_chains,
+            filters,
+            legacy_filter: sysctl::legacy_tables()
+                .iter()
+                .any(|table| table == nftables::FILTER_TABLE),
             forwarding: forwarding(&links)?,
             bridge_netfilter: sysctl::bridge_netfilter(),
             links,
         })
     }
 
-    /// `net.bridge.bridge-nf-call-iptables`; none where br_netfilter isn't loaded.
+    /// Whether frames that go from port to port come to iptables, IPv4 or IPv6.
     #[must_use]
-    pub fn bridge_netfilter(&self) -> Option<bool> {
-        sysctl::bridge_netfilter()
+    pub fn filters_frames(&self) -> bool {
+        sysctl::filters_frames()
+    }
+
+    /// A host without nf_tables has none.
+    fn dropping_chains(&mut self, tables: &[FoundTable]) -> Result<Vec<ForwardChain>, KernelError> {
+        if tables.is_empty() {
+            return Ok(Vec::new());
+        }
+        nftables::dropping_chains(self.netfilter()?)
     }
 
     /// Compares the table of a network that is up with what it should be; none: it should have
@@ -57,7 +76,7 @@ impl System {
         };
         let state = self
             .tables()
-            .and_then(|tables| nftables::table_state(self.netfilter()?, Some(table), &tables));
+            .and_then(|tables| nftables::table_state(self.netfilter()?, table, &tables));
         match permitted(state) {
             Err(KernelError::NoNftables) => Ok(RulesState::Missing),
             Err(error) => Err(error),

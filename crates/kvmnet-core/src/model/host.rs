@@ -2,7 +2,7 @@
 
 use ipnet::Ipv4Net;
 
-use super::{InterfaceName, Link, Mark, NetworkName, TableId, owner_of};
+use super::{FilterView, InterfaceName, Link, Mark, NetworkName, TableId, owner_of};
 
 /// What an administrator's look at the host sees. It is taken without the lock, so runs that are
 /// under way show as far as they have come.
@@ -19,6 +19,15 @@ pub struct HostView {
     /// The nftables tables with names that kvmnet reserves; none where the kernel doesn't let this
     /// process look.
     pub tables: Option<Vec<TableId>>,
+    /// What filters forwarded packets and lets through only what it names; none where the kernel
+    /// doesn't let this process look.
+    pub dropping_chains: Option<Vec<ForwardChain>>,
+    /// The filters that may hold rules of kvmnet's; none where the kernel doesn't let this process
+    /// look.
+    pub filters: Option<Vec<FilterView>>,
+    /// Whether xtables-legacy's filter table is there, in which nf_tables shows nothing
+    /// (`/proc/net/ip_tables_names`).
+    pub legacy_filter: bool,
     /// What forwards IPv4.
     pub forwarding: HostForwarding,
     /// Whether IPv4 frames that a bridge passes on go through the host's iptables and nftables
@@ -33,6 +42,27 @@ pub struct HostForwarding {
     pub global: bool,
     /// The bridges that forward (`net.ipv4.conf.*.forwarding`).
     pub bridges: Vec<String>,
+}
+
+/// A base chain that filters forwarded packets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ForwardChain {
+    /// Its table.
+    pub table: TableId,
+    /// Its name.
+    pub chain: String,
+    /// Whether it is its policy that drops; else its last rule drops or rejects all that is left.
+    pub by_policy: bool,
+}
+
+impl ForwardChain {
+    /// Whether it is iptables-nft's own `FORWARD`, where kvmnet adds its rules by itself.
+    #[must_use]
+    pub fn is_iptables(&self) -> bool {
+        let is_ip =
+            [libc::NFPROTO_IPV4, libc::NFPROTO_IPV6].contains(&i32::from(self.table.family));
+        is_ip && self.table.name == "filter" && self.chain == "FORWARD"
+    }
 }
 
 /// A route.

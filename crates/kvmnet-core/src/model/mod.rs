@@ -13,7 +13,7 @@ mod view;
 
 pub use accept::{AcceptOwner, AcceptsChange, FilterView, FoundAccept, RulePlace};
 pub use firewall::{Chain, Hook, Match, Policy, Protocol, Rule, Table, TableId, Verdict};
-pub use host::{HostForwarding, HostRoute, HostView, RulesState};
+pub use host::{ForwardChain, HostForwarding, HostRoute, HostView, RulesState};
 pub use link::{ALL_GROUPS, BRIDGE_GROUP, Inet6, Link, LinkKind};
 pub use mac::Mac;
 pub use mark::{Mark, owner_of};

@@ -1,8 +1,11 @@
 //! The host as a network meets it that is yet to be built: bridges that are somebody else's,
-//! routes, forwarding, br_netfilter.
+//! routes, forwarding, firewalls.
 
 use ipnet::Ipv4Net;
-use kvmnet_core::model::{InterfaceName, LinkKind, ManagedNetwork, Network, owner_of};
+use kvmnet_core::Chain;
+use kvmnet_core::model::{
+    Firewall, ForwardChain, InterfaceName, LinkKind, ManagedNetwork, Network, owner_of,
+};
 use kvmnet_core::ops;
 use kvmnet_core::plan::{Purpose, Refusal};
 use kvmnet_iptables::Iptables;
@@ -33,27 +36,20 @@ pub fn find(seen: &Gathered) -> Result<Vec<Finding>, Error> {
                 }));
             }
             Network::Bridged(bridged) => {
-                let found = seen.host.link(&bridged.bridge);
-                let problem = match found.map(|link| &link.kind) {
-                    None => Some(
-                        "there is no such interface; make the bridge before its guests start"
-                            .to_owned(),
-                    ),
-                    Some(LinkKind::Bridge { .. }) => None,
-                    Some(_) => {
-                        found.map(|link| format!("is not a bridge but {}", link.describe_kind()))
-                    }
+                let name = bridged.bridge.clone();
+                let refusal = match seen.host.link(&name) {
+                    None => Some(Refusal::NoSuchBridge { bridge: name }),
+                    Some(link) if matches!(link.kind, LinkKind::Bridge { .. }) => None,
+                    Some(link) => Some(Refusal::NotABridge { name, kind: link.describe_kind() }),
                 };
-                findings.extend(problem.map(|problem| {
-                    Finding::Mistake(format!(
-                        "network {}: {}: {problem}",
-                        described.name, bridged.bridge
-                    ))
+                findings.extend(refusal.map(|refusal| {
+                    Finding::Mistake(format!("network {}: {refusal}", described.name))
                 }));
             }
         }
     }
-    findings.extend(netfilter(seen));
+    findings.extend(firewalls(seen));
+    findings.extend(left_to_the_administrator(seen));
     Ok(findings)
 }
 
@@ -82,7 +78,10 @@ fn refusal(
         } else {
             Finding::Warning(format!("network {}, which is built in: {refusal}", network.name))
         })),
-        Err(error) => Err(error.into()),
+        // A kernel without nf_tables, say: that is this network's trouble, and others have theirs.
+        Err(error) => {
+            Ok(Some(Finding::Mistake(format!("network {}: {}", network.name, Chain(&error)))))
+        }
     }
 }
 
@@ -115,14 +114,63 @@ fn covering_route(network: &ManagedNetwork, seen: &Gathered) -> Option<Finding> 
     )))
 }
 
-fn netfilter(seen: &Gathered) -> Option<Finding> {
-    if seen.host.bridge_netfilter != Some(true) {
-        return None;
+/// Firewalls that let through only what they name, and that kvmnet adds nothing to.
+fn firewalls(seen: &Gathered) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for ForwardChain { table, chain, by_policy } in others(seen) {
+        let why = if *by_policy { "by its policy" } else { "by its last rule" };
+        let remedy = match table.name.as_str() {
+            "firewalld" => {
+                "put their bridges in a zone that does: \
+                 firewall-cmd --permanent --zone=trusted --add-interface=BRIDGE"
+            }
+            _ => {
+                "name them there: iifname BRIDGE accept, and oifname BRIDGE ct state \
+                 established,related accept"
+            }
+        };
+        let frames = match seen.host.bridge_netfilter {
+            Some(true) => ", and frames from guest to guest (br_netfilter is on)",
+            _ => "",
+        };
+        findings.push(Finding::Warning(format!(
+            "nftables chain {table} {chain}: lets through only what it names, {why}{frames}; where it \
+             cuts guests off, {remedy}"
+        )));
     }
-    Some(Finding::Warning(
-        "net.bridge.bridge-nf-call-iptables is 1, as Docker sets it: frames from guest to guest \
-         go through the host's firewall, which can drop those of bridged networks; where nothing \
-         needs it: sysctl -w net.bridge.bridge-nf-call-iptables=0"
-            .to_owned(),
-    ))
+    if seen.host.legacy_filter {
+        findings.push(Finding::Warning(
+            "iptables-legacy: its filter table is in use, and kvmnet adds no rules to it; where it \
+             cuts guests off, name them: iptables-legacy -I FORWARD -i BRIDGE -j ACCEPT"
+                .to_owned(),
+        ));
+    }
+    findings
+}
+
+/// What will cut off the guests of a network whose rules are the administrator's.
+fn left_to_the_administrator(seen: &Gathered) -> Vec<Finding> {
+    let chains: Vec<&ForwardChain> = seen.host.dropping_chains.iter().flatten().collect();
+    let hands_off = seen.networks.iter().filter(|described| {
+        matches!(&described.network, Network::Managed(network) if network.firewall == Firewall::None)
+    });
+    let own = |chain: &&&ForwardChain| chain.is_iptables();
+    hands_off
+        .flat_map(|described| {
+            chains.iter().filter(own).map(|ForwardChain { table, chain, by_policy }| {
+                let why = if *by_policy { "by its policy" } else { "by its last rule" };
+                Finding::Warning(format!(
+                    "network {}: nftables chain {table} {chain} lets through only what it names, \
+                     {why}, and firewall = \"none\" keeps kvmnet from naming the guests",
+                    described.name
+                ))
+            })
+        })
+        .collect()
+}
+
+/// Not iptables' own, where kvmnet adds what the guests need.
+fn others(seen: &Gathered) -> impl Iterator<Item = &ForwardChain> {
+    let chains = seen.host.dropping_chains.iter().flatten();
+    chains.filter(|chain| !chain.is_iptables() && !chain.table.is_reserved())
 }

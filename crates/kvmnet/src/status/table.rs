@@ -23,6 +23,7 @@ pub fn draw(status: &Status) -> String {
     }
     text.push('\n');
     text.push_str(&forwarding(&status.host));
+    text.push_str(&filtering(&status.host));
     text
 }
 
@@ -102,7 +103,7 @@ fn port_rows(network: &NetworkStatus, port: &PortStatus) -> Vec<Vec<String>> {
 pub fn unheld(port: &PortStatus) -> String {
     match (port.kind.as_str(), port.carrier) {
         ("tap", false) => styled(FAINT, "(a tap that no program holds open)"),
-        ("tap", true) => styled(FAINT, "(not visible to this user)"),
+        ("tap", true) => styled(FAINT, "(its program cannot be seen from here)"),
         (kind, _) => styled(FAINT, &format!("({kind})")),
     }
 }
@@ -115,4 +116,23 @@ pub fn forwarding(host: &HostStatus) -> String {
         (true, true) => "IPv4 forwarding is on.\n".to_owned(),
         (true, false) => format!("IPv4 forwarding is on; kvmnet turned it on for {names}.\n"),
     }
+}
+
+/// A line for each firewall that lets through only what it names.
+pub fn filtering(host: &HostStatus) -> String {
+    let chains = host.dropping_chains.iter().flatten();
+    chains
+        .map(|chain| {
+            let names = plain(&chain.chain);
+            match chain.opened_for.join(", ") {
+                opened if opened.is_empty() => {
+                    format!("{names} lets through only what it names.\n")
+                }
+                opened => format!(
+                    "{names} lets through only what it names; kvmnet opened it for {}.\n",
+                    plain(&opened)
+                ),
+            }
+        })
+        .collect()
 }

@@ -2,11 +2,12 @@
 
 mod expression;
 mod filter;
+mod iptables_form;
 mod lower;
 mod message;
 mod read;
 mod write;
 
-pub(super) use filter::{TABLE as FILTER_TABLE, change_accepts, filter_view};
+pub(super) use filter::{TABLE as FILTER_TABLE, change_accepts, dropping_chains, filter_view};
 pub(super) use read::{FoundTable, chain_names, table_state, tables};
 pub(super) use write::{delete_table, install_table};
