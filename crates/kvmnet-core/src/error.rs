@@ -81,6 +81,9 @@ pub enum Error {
         object: String,
         /// What was to be done with it, as a participle.
         goal: &'static str,
+        /// Whether the run has nothing to do there but to tell another firewall of the guests: that
+        /// can be left out.
+        optional: bool,
     },
     /// Parts of taking down failed; the rest was done.
     #[error("{object}: {goal} in part: {}; the next guest's end goes on with it, or now: kvmnet gc", OneLine(.failures))]
@@ -140,8 +143,8 @@ impl Goal<'_> {
     }
 
     /// What it comes to is a matter of iptables.
-    pub(crate) fn needs_kvmnet(self) -> Error {
-        Error::NeedsKvmnet { object: self.object(), goal: self.participle() }
+    pub(crate) fn needs_kvmnet(self, optional: bool) -> Error {
+        Error::NeedsKvmnet { object: self.object(), goal: self.participle(), optional }
     }
 
     /// Taking down is done unless something of it has failed; the rest was done then.

@@ -20,6 +20,8 @@ use crate::report::Report;
 pub const SUBCOMMAND: &str = "helper";
 /// Where `kvmnet` is looked for, beside what the build says and what lies beside the helper.
 pub(crate) const PLACES: &str = "/usr/bin/kvmnet or /usr/local/bin/kvmnet";
+const WITHOUT_KVMNET: &str = "firewalld or iptables-legacy is in use on this host and may cut guests off; \
+                              it takes kvmnet to let them through, and that cannot be run as";
 
 /// What a helper does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,22 +65,29 @@ impl Verb {
     }
 }
 
-/// Runs a helper from its arguments to its exit code. Where it comes to iptables, the process becomes
-/// `kvmnet`, before anything was changed: no helper has to carry that about.
+/// Runs a helper from its arguments to its exit code. Where it comes to a firewall that isn't told by
+/// netlink, the process becomes `kvmnet`, before anything was changed: no helper has to carry that
+/// about.
 #[must_use]
 pub fn main(verb: Verb) -> ExitCode {
     run(verb, std::env::args_os().skip(1).collect(), |tap| {
         let mut is_auto = false;
-        let open = System::open;
-        let result = execute(verb, tap, open, |_, network| {
+        let mut settle = |_: &mut System, network: &mut ManagedNetwork| {
             is_auto = network.firewall == Firewall::Auto;
             match network.firewall {
-                Firewall::Iptables => Err(goal(verb, tap).needs_kvmnet()),
+                Firewall::Iptables => Err(goal(verb, tap).needs_kvmnet(false)),
                 _ => Ok(()),
             }
-        });
+        };
+        let result = execute(verb, tap, System::open, &mut settle);
         match &result {
-            Err(Error::NeedsKvmnet { .. }) => become_kvmnet(verb, tap),
+            Err(Error::NeedsKvmnet { optional: false, .. }) => become_kvmnet(verb, tap),
+            Err(Error::NeedsKvmnet { optional: true, .. }) => {
+                become_kvmnet(verb, tap);
+                // What the guest has without it is better than no guest.
+                log::warn!("{tap}: {WITHOUT_KVMNET} {PLACES}");
+                return execute(verb, tap, System::open_for_netlink_alone, settle);
+            }
             Err(Error::Kernel { source: KernelError::NoNftables, .. }) if is_auto => {
                 become_kvmnet(verb, tap);
             }

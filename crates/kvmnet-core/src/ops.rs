@@ -8,8 +8,8 @@ use log::{debug, error};
 use crate::error::{Chain, Error, Goal};
 use crate::kernel::{Kernel, KernelError};
 use crate::model::{
-    BridgedNetwork, InterfaceName, Link, ManagedNetwork, ManagedView, Network, NetworkName,
-    ReleaseView, Step, TableId, owner_of,
+    BridgedNetwork, Firewall, InterfaceName, Link, ManagedNetwork, ManagedView, Network,
+    NetworkName, ReleaseView, Step, TableId, owner_of,
 };
 use crate::plan::{
     self, AttachPlan, Note, Purpose, Refusal, ReleasePlan, ReleaseScope, TakeDownPlan,
@@ -33,7 +33,9 @@ pub fn up<K: Kernel>(
         Network::Managed(managed) => plan_managed(kernel, Purpose::Guest(tap), managed, goal)?,
         Network::Bridged(bridged) => plan_bridged(kernel, tap, bridged, known)?,
     };
-    require_iptables::<K>(&plan.steps, goal)?;
+    if !matches!(network, Network::Managed(managed) if managed.firewall == Firewall::None) {
+        require_whole(kernel, &plan.steps, goal)?;
+    }
     let mut notes = plan.notes;
     if let Err(source) = apply_until_one_fails(kernel, &plan.steps, &mut notes) {
         if !plan.was_done {
@@ -66,7 +68,7 @@ pub fn down<K: Kernel>(
         }
         planned => planned?,
     };
-    require_iptables::<K>(&plan.steps, Goal::Release(tap))?;
+    require_whole(kernel, &plan.steps, Goal::Release(tap))?;
     apply_release(kernel, tap, plan).map(released)
 }
 
@@ -82,7 +84,7 @@ pub fn down_from_any<K: Kernel>(
     let _lock = kernel.lock()?;
     let view = look(kernel, tap, known)?;
     let plan = plan::release(&view, tap, ReleaseScope::AnyBridge, known)?;
-    require_iptables::<K>(&plan.steps, Goal::Release(tap))?;
+    require_whole(kernel, &plan.steps, Goal::Release(tap))?;
     apply_release(kernel, tap, plan).map(released)
 }
 
@@ -270,7 +272,7 @@ fn plan_bridged<K: Kernel>(
     if view.named.as_ref().is_some_and(|named| owner_of(named, known).is_some()) {
         let leftovers = kernel.release_view(None, known).map_err(|source| goal.failed(source))?;
         let sweep = plan::sweep(&leftovers, known);
-        require_iptables::<K>(&sweep.steps, goal)?;
+        require_whole(kernel, &sweep.steps, goal)?;
         let failures = apply_all(kernel, &sweep.steps);
         if let Some(source) = failures.into_iter().next() {
             return Err(goal.failed(source));
@@ -310,11 +312,14 @@ fn undo<K: Kernel>(
 }
 
 /// Nothing is begun that this program can't bring to its end.
-fn require_iptables<K: Kernel>(steps: &[Step], goal: Goal<'_>) -> Result<(), Error> {
-    if K::HAS_IPTABLES || !steps.iter().any(Step::is_of_iptables) {
-        return Ok(());
+fn require_whole<K: Kernel>(kernel: &K, steps: &[Step], goal: Goal<'_>) -> Result<(), Error> {
+    if !K::HAS_IPTABLES && steps.iter().any(Step::is_of_iptables) {
+        return Err(goal.needs_kvmnet(false));
     }
-    Err(goal.needs_kvmnet())
+    if kernel.leaves_something() {
+        return Err(goal.needs_kvmnet(true));
+    }
+    Ok(())
 }
 
 fn look<K: Kernel>(

@@ -31,6 +31,12 @@ pub trait Kernel {
     /// would be to do, and a run that comes to that changes nothing.
     const HAS_IPTABLES: bool;
 
+    /// Whether the looks so far have met a firewall that it has no language for, and that guests'
+    /// packets go through: iptables-legacy, or firewalld, whose zones are told over D-Bus.
+    fn leaves_something(&self) -> bool {
+        false
+    }
+
     /// Waits until no other run in this network namespace is under way.
     ///
     /// # Errors

@@ -6,8 +6,11 @@ use nix::errno::Errno;
 
 use super::nftables::FoundTable;
 use super::socket::Socket;
-use super::{KernelError, System, nftables};
+use super::{KernelError, System, nftables, sysctl};
 use crate::model::{FilterView, ManagedNetwork, Table, TableId, TableState};
+
+/// firewalld's table, of family inet.
+const FIREWALLD: &str = "firewalld";
 
 /// What is there of a network's rules.
 pub(super) struct RulesView {
@@ -111,6 +114,8 @@ impl System {
         &mut self,
         tables: &[FoundTable],
     ) -> Result<Vec<FilterView>, KernelError> {
+        self.met_others |= tables.iter().any(|table| table.id.name == FIREWALLD)
+            || sysctl::legacy_tables().iter().any(|table| table == nftables::FILTER_TABLE);
         let mut filters = Vec::new();
         for family in [libc::NFPROTO_IPV4, libc::NFPROTO_IPV6].map(|family| family as u8) {
             let is_filter = |table: &FoundTable| {

@@ -31,6 +31,10 @@ const INDEXES: u32 = 1_000_000;
 pub struct System {
     pub(super) route: Socket,
     pub(super) netfilter: Option<Socket>,
+    /// Whether firewalls were met that are told other than by netlink.
+    pub(super) met_others: bool,
+    /// Whether they are left as they are.
+    leaves_others: bool,
 }
 
 impl System {
@@ -41,7 +45,16 @@ impl System {
     pub fn open() -> Result<Self, KernelError> {
         let route = Socket::open(NlFamily::Route)
             .map_err(|error| KernelError::system("open a rtnetlink socket", error))?;
-        Ok(Self { route, netfilter: None })
+        Ok(Self { route, netfilter: None, met_others: false, leaves_others: false })
+    }
+
+    /// As [`System::open`], for a run that leaves firewalls as they are which are told other than by
+    /// netlink.
+    ///
+    /// # Errors
+    /// As [`System::open`].
+    pub fn open_for_netlink_alone() -> Result<Self, KernelError> {
+        Ok(Self { leaves_others: true, ..Self::open()? })
     }
 
     /// The link with that index, where one is given.
@@ -211,6 +224,10 @@ fn chains_of(bridge: &Link, known: &[NetworkName]) -> Option<TableId> {
 impl Kernel for System {
     type Lock = Lock;
     const HAS_IPTABLES: bool = false;
+
+    fn leaves_something(&self) -> bool {
+        self.met_others && !self.leaves_others
+    }
 
     fn lock(&mut self) -> Result<Lock, LockError> {
         Lock::acquire()
