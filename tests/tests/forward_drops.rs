@@ -211,6 +211,58 @@ fn guests_of_one_bridge_reach_each_other() {
     }
 }
 
+/// A bridge can have its frames filtered where the host's others don't.
+#[test]
+fn a_bridges_own_setting_counts() {
+    let host = Host::new();
+    host.ok("sysctl -qw net.bridge.bridge-nf-call-iptables=0 net.bridge.bridge-nf-call-ip6tables=0
+             iptables -P FORWARD DROP; ip6tables -P FORWARD DROP
+             ip link add br1 type bridge && ip link set br1 up");
+    write(&host, "lan", "mode = \"bridged\"\nbridge = \"br1\"\n");
+    let anna = host.tap_machine("vnet0", "10.99.0.10/24", "10.99.0.1");
+    let bert = host.tap_machine("vnet1", "10.99.0.11/24", "10.99.0.1");
+    let _berts = (bert.net().tcp_server(7000), bert.net().udp_server(7000));
+    attach(&host, "lan", "vnet0");
+    attach(&host, "lan", "vnet1");
+    no_rules_of_ours(&host);
+    reaches(&anna, "10.99.0.11:7000");
+    host.ok("ip link set br1 type bridge nf_call_iptables 1");
+    does_not_reach(&anna, "10.99.0.11:7000");
+    attach(&host, "lan", "vnet1");
+    reaches(&anna, "10.99.0.11:7000");
+    release(&host, "vnet0");
+    release(&host, "vnet1");
+    no_rules_of_ours(&host);
+    // One of kvmnet's own.
+    attach(&host, "default", "vnet0");
+    assert!(!ours(&host, "iptables").iter().any(|rule| rule.starts_with("-i br0 -o br0")));
+    host.ok("ip link set br0 type bridge nf_call_iptables 1");
+    attach(&host, "default", "vnet0");
+    assert!(ours(&host, "iptables").iter().any(|rule| rule.starts_with("-i br0 -o br0")));
+}
+
+/// There is no interface then whose name a rule could have.
+#[test]
+fn without_a_default_route_the_log_says_so() {
+    let host = Host::new();
+    let _server = host.outside_tcp_server(7000);
+    host.ok("iptables -P FORWARD DROP");
+    let route = host.ok("ip route show default");
+    host.ok("ip route del default");
+    let anna = host.tap_machine("vnet0", "192.168.100.10/24", "192.168.100.1");
+    let mut natup = host.command("/usr/libexec/kvmnet-natup");
+    let output = natup.arg("vnet0").env("KVMNET_LOG", "info").output().expect("natup runs");
+    let log = String::from_utf8_lossy(&output.stderr).into_owned();
+    let wanted = "the host has no default route now, so that its firewall lets no guest out; once it \
+                  has one: kvmnet reload";
+    assert!(output.status.success() && log.contains(wanted), "{log}");
+    host.ok(&format!("ip route add {route}"));
+    assert!(anna.net().tcp_connect(OUTSIDE, "hello", SHORT).is_err());
+    host.run(&["kvmnet", "reload"]).expect("reload");
+    let answer = anna.net().tcp_connect(OUTSIDE, "hello", SOON);
+    assert!(answer.is_ok(), "{answer:?}");
+}
+
 #[test]
 fn nothing_is_added_where_everything_passes() {
     let host = Host::new();

@@ -163,6 +163,12 @@ fn describe_note(bridge: &str, note: &Note) -> (Level, String) {
         Note::NotAccepted { why } => {
             (Level::Warn, format!("; the host's firewall does not let the guests through: {why}"))
         }
+        Note::NoUplink => (
+            Level::Warn,
+            "; the host has no default route now, so that its firewall lets no guest out; once it has \
+             one: kvmnet reload"
+                .to_owned(),
+        ),
         Note::TurnedOnForwarding { everywhere: true } => {
             (Level::Info, "; turned on net.ipv4.ip_forward".to_owned())
         }

@@ -53,6 +53,7 @@ impl FakeHost {
             master: None,
             up: true,
             forwarded_groups: 0,
+            filters_frames: false,
             noarp: false,
             group: 0,
             carrier: true,

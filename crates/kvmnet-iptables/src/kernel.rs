@@ -5,8 +5,9 @@ use std::path::Path;
 use kvmnet_core::LockError;
 use kvmnet_core::kernel::{Kernel, KernelError, System};
 use kvmnet_core::model::{
-    BridgedNetwork, BridgedView, Firewall, HostView, InterfaceName, LinkChange, ManagedNetwork,
-    ManagedView, NetworkName, ReleaseView, RulesState, Step, Table, TableId, TableState, owner_of,
+    BridgedNetwork, BridgedView, Firewall, HostView, InterfaceName, Link, LinkChange,
+    ManagedNetwork, ManagedView, NetworkName, ReleaseView, RulesState, Step, Table, TableId,
+    TableState, owner_of,
 };
 use kvmnet_core::plan::{self, Surroundings};
 use kvmnet_core::process;
@@ -74,18 +75,22 @@ impl Iptables {
         self.system.host_view()
     }
 
-    /// Compares the rules of a network that is up with what they should be.
+    /// Compares the rules of a network that is up on this bridge with what they should be.
     ///
     /// # Errors
     /// [`KernelError`] where the kernel doesn't answer.
-    pub fn rules_state(&mut self, network: &ManagedNetwork) -> Result<RulesState, KernelError> {
+    pub fn rules_state(
+        &mut self,
+        network: &ManagedNetwork,
+        bridge: Option<&Link>,
+    ) -> Result<RulesState, KernelError> {
         if network.firewall != Firewall::Iptables {
             return self.system.rules_state(plan::table_of(network).as_ref());
         }
         if !process::may_change_network() {
             return Ok(RulesState::Unknown);
         }
-        match self.prepare(network) {
+        match self.prepare(network, bridge) {
             Ok(TableState::Absent) => Ok(RulesState::Missing),
             Ok(TableState::AsWanted) => Ok(RulesState::InPlace),
             Ok(TableState::Different) => Ok(RulesState::Changed),
@@ -178,7 +183,11 @@ impl Iptables {
     }
 
     /// Compares a network's rules with what they should be, and prepares what that takes.
-    fn prepare(&mut self, network: &ManagedNetwork) -> Result<TableState, KernelError> {
+    fn prepare(
+        &mut self,
+        network: &ManagedNetwork,
+        bridge: Option<&Link>,
+    ) -> Result<TableState, KernelError> {
         require_plain(&network.bridge)?;
         let mut chosen = vec![Program::chosen(Family::Ipv4)?];
         if Path::new("/proc/net/if_inet6").exists() {
@@ -198,7 +207,7 @@ impl Iptables {
         let is_dropped = filters.iter().any(|(_, filter)| filter.drops());
         let mut uplinks = if is_dropped { self.system.uplinks()? } else { Vec::new() };
         uplinks.retain(is_plain);
-        let bridge_netfilter = is_dropped && self.system.filters_frames();
+        let bridge_netfilter = is_dropped && self.system.filters_frames(bridge);
         let surroundings = Surroundings { uplinks: &uplinks, bridge_netfilter };
         let all = wanted(network, &filters, &surroundings);
 
@@ -330,7 +339,7 @@ impl Kernel for Iptables {
             view.bridge.as_ref().is_some_and(|bridge| owner_of(bridge, known).is_none());
         // Where no rules are added, it doesn't matter what iptables has to say.
         if !is_foreign && (tap.is_none() || view.tap.link.is_some()) {
-            view.table = self.prepare(network)?;
+            view.table = self.prepare(network, view.bridge.as_ref())?;
         }
         Ok(view)
     }

@@ -211,8 +211,6 @@ Ipv4
 :KVMNET-lab-FWD - [0:0]
 -A KVMNET-lab-FWD -s 192.168.150.0/24 -i br0 -o eno1 -m comment --comment kvmnet-lab -j ACCEPT
 -A KVMNET-lab-FWD -d 192.168.150.0/24 -i eno1 -o br0 -m comment --comment kvmnet-lab -j ACCEPT
--A KVMNET-lab-FWD -d 192.168.150.0/24 ! -i br0 -o br0 -m conntrack --ctstate RELATED,ESTABLISHED -m comment --comment kvmnet-lab -j ACCEPT
--A KVMNET-lab-FWD -d 192.168.150.0/24 ! -i br0 -o br0 -m conntrack --ctstate DNAT -m comment --comment kvmnet-lab -j ACCEPT
 -A KVMNET-lab-FWD -i br0 -o br0 -m comment --comment kvmnet-lab -j ACCEPT
 -A KVMNET-lab-FWD -i br0 -o br0 -m comment --comment kvmnet-lab -j RETURN
 -A KVMNET-lab-FWD -o br0 -m devgroup --src-group 0x6b76 -m comment --comment kvmnet-lab -j DROP

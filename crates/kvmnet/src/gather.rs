@@ -53,7 +53,8 @@ pub fn gather(directory: &Path) -> Result<Gathered, Error> {
     for network in &networks {
         if let Network::Managed(managed) = &network.network {
             if is_up(managed, &host) {
-                rules.insert(network.name.clone(), kernel.rules_state(managed)?);
+                let bridge = host.link(&managed.bridge);
+                rules.insert(network.name.clone(), kernel.rules_state(managed, bridge)?);
             }
         }
     }

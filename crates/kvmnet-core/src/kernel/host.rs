@@ -51,10 +51,11 @@ impl System {
         })
     }
 
-    /// Whether frames that go from port to port come to iptables, IPv4 or IPv6.
+    /// Whether frames that go from port to port of this bridge come to iptables, IPv4 or IPv6; none:
+    /// of one that is yet to be made.
     #[must_use]
-    pub fn filters_frames(&self) -> bool {
-        sysctl::filters_frames()
+    pub fn filters_frames(&self, bridge: Option<&Link>) -> bool {
+        sysctl::filters_frames(bridge)
     }
 
     /// A host without nf_tables has none.

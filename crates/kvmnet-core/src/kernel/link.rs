@@ -164,6 +164,7 @@ pub(super) fn parse(payload: &[u8]) -> Option<Link> {
         master: number(libc::IFLA_MASTER).filter(|&master| master != 0),
         up: flags & libc::IFF_UP as u32 != 0,
         forwarded_groups: forwarded_groups(attributes.nested(libc::IFLA_LINKINFO)),
+        filters_frames: filters_frames(attributes.nested(libc::IFLA_LINKINFO)),
         noarp: flags & libc::IFF_NOARP as u32 != 0,
         group: number(libc::IFLA_GROUP).unwrap_or_default(),
         carrier: attributes.find(libc::IFLA_CARRIER).and_then(read_u8) == Some(1),
@@ -200,6 +201,15 @@ fn kind(info: Attributes<'_>) -> LinkKind {
 fn forwarded_groups(info: Attributes<'_>) -> u16 {
     let of_port = info.nested(libc::IFLA_INFO_SLAVE_DATA);
     of_port.find(raw::IFLA_BRPORT_GROUP_FWD_MASK as u16).and_then(read_u16).unwrap_or_default()
+}
+
+fn filters_frames(info: Attributes<'_>) -> bool {
+    let of_bridge = info.nested(libc::IFLA_INFO_DATA);
+    let settings = [raw::IFLA_BR_NF_CALL_IPTABLES, raw::IFLA_BR_NF_CALL_IP6TABLES];
+    let is_bridge = info.find(libc::IFLA_INFO_KIND).map(read_string).as_deref() == Some("bridge");
+    // Other kinds have other meanings for these numbers.
+    is_bridge
+        && settings.iter().any(|&kind| of_bridge.find(kind as u16).and_then(read_u8) == Some(1))
 }
 
 fn inet6(settings: Attributes<'_>) -> Option<Inet6> {

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use super::KernelError;
-use crate::model::Sysctl;
+use crate::model::{Link, Sysctl};
 
 const ROOT: &str = "/proc/sys/net";
 
@@ -35,9 +35,12 @@ pub(super) fn bridge_netfilter() -> Option<bool> {
     filters_frames_of("iptables")
 }
 
-/// Whether frames that a bridge passes on are filtered, of either family.
-pub(super) fn filters_frames() -> bool {
-    ["iptables", "ip6tables"].iter().any(|program| filters_frames_of(program) == Some(true))
+/// Whether frames that this bridge passes on are filtered, of either family: by the host's setting or
+/// its own. None: one that is yet to be made, which has no setting of its own.
+pub(super) fn filters_frames(bridge: Option<&Link>) -> bool {
+    let of_host = ["iptables", "ip6tables"].map(filters_frames_of);
+    let is_loaded = of_host.iter().any(Option::is_some);
+    of_host.contains(&Some(true)) || is_loaded && bridge.is_some_and(|bridge| bridge.filters_frames)
 }
 
 fn filters_frames_of(program: &str) -> Option<bool> {

@@ -245,7 +245,8 @@ impl Kernel for System {
             _ => None,
         };
         // Only frames that come to iptables can be dropped by it.
-        let filters = if sysctl::filters_frames() { self.filters()? } else { Vec::new() };
+        let bridge = named.as_ref().or(default_route.as_ref());
+        let filters = if sysctl::filters_frames(bridge) { self.filters()? } else { Vec::new() };
         Ok(BridgedView { tap: self.tap_view(tap)?, named, filters, default_route })
     }
 
@@ -311,7 +312,7 @@ impl Kernel for System {
             other_tables,
             forwarding: self.forwarding(network, bridge.as_ref())?,
             uplinks: if is_dropped { self.uplinks()? } else { Vec::new() },
-            bridge_netfilter: is_dropped && sysctl::filters_frames(),
+            bridge_netfilter: is_dropped && sysctl::filters_frames(bridge.as_ref()),
             filters,
             bridge,
         })

@@ -56,6 +56,9 @@ pub struct Link {
     /// Of a bridge port: which frames to reserved group addresses (01:80:c2:00:00:0X, a bit each) the
     /// bridge forwards like any other (`group_fwd_mask`).
     pub forwarded_groups: u16,
+    /// Of a bridge: has br_netfilter filter the frames that it passes on, whatever the host's setting
+    /// is (`nf_call_iptables`, `nf_call_ip6tables`).
+    pub filters_frames: bool,
     /// Sends no ARP and takes none (`IFF_NOARP`).
     pub noarp: bool,
     /// Its interface group; 0 where none was set.
@@ -109,6 +112,7 @@ impl Link {
             master: None,
             up: true,
             forwarded_groups: 0,
+            filters_frames: false,
             noarp: false,
             group: 0,
             carrier: true,

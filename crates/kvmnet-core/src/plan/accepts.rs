@@ -6,7 +6,7 @@
 use super::Note;
 use crate::model::{
     AcceptOwner, AcceptsChange, FilterView, Firewall, FoundAccept, InterfaceName, ManagedNetwork,
-    Match, Mode, Rule, RulePlace, Step, Verdict,
+    ManagedView, Match, Mode, Rule, RulePlace, Step, Verdict,
 };
 
 /// What the rules depend on beside the network itself.
@@ -120,6 +120,16 @@ pub(super) fn change(
         step(filter, insert, delete)
     });
     steps.collect()
+}
+
+/// Where guests are to get out, the host's firewall drops, and there is nowhere to let them out to.
+pub(super) fn no_uplink(view: &ManagedView, network: &ManagedNetwork) -> Option<Note> {
+    let is_needed = network.mode.address().is_some() && network.firewall != Firewall::None;
+    let is_dropped = view
+        .filters
+        .iter()
+        .any(|filter| filter.drops && i32::from(filter.family) == libc::NFPROTO_IPV4);
+    (is_needed && is_dropped && view.uplinks.is_empty()).then_some(Note::NoUplink)
 }
 
 /// What the log should tell of such steps.

@@ -146,7 +146,9 @@ impl Situation<'_> {
         steps.extend(self.accepts());
         let changes: Vec<_> = self.add_address(view.free_index).into_iter().chain(attach).collect();
         steps.extend((!changes.is_empty()).then_some(Step::Links(changes)));
-        let (opened, turned_on) = (accepts::notes(&steps), note_of(&forward));
+        let mut opened = accepts::notes(&steps);
+        opened.extend(accepts::no_uplink(view, network));
+        let turned_on = note_of(&forward);
         steps.extend(forward);
         let built = Note::Built {
             network: network.name.clone(),
@@ -216,7 +218,8 @@ impl Situation<'_> {
             steps.push(self.disable_ipv6());
         }
         let accepts = self.accepts();
-        let opened = accepts::notes(&accepts);
+        let mut opened = accepts::notes(&accepts);
+        opened.extend(accepts::no_uplink(view, network));
         let address = address.and_then(|_| self.add_address(bridge.index));
         let turned_on = note_of(&forward);
         let pins = wanted.pinned && !mark.pinned;

@@ -64,6 +64,9 @@ pub enum Note {
         /// The reason.
         why: String,
     },
+    /// The host's own firewall lets through only what it names, and there is no default route whose
+    /// interface could be named.
+    NoUplink,
     /// The host forwarded no IPv4 before.
     TurnedOnForwarding {
         /// Whether that is so for the whole host, `net.ipv4.ip_forward`, which stays on.

@@ -8,7 +8,8 @@ use crate::model::{
     TableState, TapView,
 };
 use crate::plan::{
-    AttachPlan, Purpose, Refusal, ReleaseScope, attach_bridged, attach_managed, release, sweep,
+    AttachPlan, Note, Purpose, Refusal, ReleaseScope, attach_bridged, attach_managed, release,
+    sweep,
 };
 
 const IPV4: u8 = libc::NFPROTO_IPV4 as u8;
@@ -82,6 +83,18 @@ fn guests_get_out_over_the_uplinks_alone_and_answers_and_port_forwards_in() {
     // Not where the rules are the administrator's.
     let hands_off = ManagedNetwork { firewall: Firewall::None, ..nat() };
     assert_plan(plan(&view, &hands_off), &[]);
+}
+
+#[test]
+fn without_an_uplink_the_log_says_so() {
+    let mut view = behind(vec![filter(IPV4, "FORWARD", true)]);
+    assert!(!plan(&view, &nat()).unwrap().notes.contains(&Note::NoUplink));
+    view.uplinks.clear();
+    assert!(plan(&view, &nat()).unwrap().notes.contains(&Note::NoUplink));
+    let hands_off = ManagedNetwork { firewall: Firewall::None, ..nat() };
+    assert!(!plan(&view, &hands_off).unwrap().notes.contains(&Note::NoUplink));
+    view.filters[0].drops = false;
+    assert!(!plan(&view, &nat()).unwrap().notes.contains(&Note::NoUplink));
 }
 
 #[test]
