@@ -359,6 +359,38 @@ fn a_network_that_is_not_as_it_should_be() {
 }
 
 #[test]
+fn the_guests_of_an_administrators_bridge() {
+    let host = quiet(Host::bare());
+    host.describe("lan", "mode = \"bridged\"\nbridge = \"br1\"\n");
+    host.ok("ip link add br1 type bridge; ip link set br1 up");
+    let tap = host.tap_on("lan", "t0");
+    finds(&host, &[], "2 networks checked: all is well");
+    if host.sh("sysctl net.bridge.bridge-nf-call-iptables").success() {
+        host.ok("sysctl -qw net.bridge.bridge-nf-call-iptables=1; iptables -P FORWARD DROP");
+        let line = "mistake: bridge br1: its guests are cut off by the host's firewall; kvmnet reload \
+                    puts it right, as does the next guest's start: in ip filter FORWARD: insert \
+                    iifname \"br1\" oifname \"br1\" accept";
+        finds(&host, &[line], "2 networks checked: 1 mistake");
+        host.kvmnet_ok(&["reload"]);
+        finds(&host, &[], "2 networks checked: all is well");
+        drop(tap);
+        let line = "warning: ip filter: 1 of its rules let through guests of kvmnet's who are gone; \
+                    kvmnet gc deletes them";
+        finds(&host, &[line], "2 networks checked: 1 warning");
+        host.kvmnet_ok(&["gc"]);
+    }
+    host.ok("iptables -P FORWARD DROP
+             iptables -A FORWARD -i br0 -m comment --comment kvmnet-old -j ACCEPT
+             iptables -A FORWARD -o br0 -m comment --comment kvmnet-old -j ACCEPT
+             iptables -A FORWARD -o br0 -m comment --comment kvmnet-old -j DROP");
+    let line = "warning: ip filter: 2 of its rules let through guests of kvmnet's who are gone; kvmnet \
+                gc deletes them";
+    finds(&host, &[line], "2 networks checked: 1 warning");
+    host.kvmnet_ok(&["gc"]);
+    finds(&host, &[], "2 networks checked: all is well");
+}
+
+#[test]
 fn what_nobody_uses_or_describes() {
     let host = quiet(Host::bare());
     host.describe("lab", LAB);

@@ -177,6 +177,20 @@ pub fn repair_bridged<K: Kernel>(
     known: &[NetworkName],
 ) -> Result<Option<Report>, Error> {
     let _lock = kernel.lock()?;
+    let Some(steps) = plan_repair_bridged(kernel, tap, network, known)? else { return Ok(None) };
+    repaired(kernel, &steps, Goal::RepairBridge(&network.bridge)).map(Some)
+}
+
+/// The steps that [`repair_bridged`] would take now; none where the tap isn't on that bridge.
+///
+/// # Errors
+/// As [`repair_bridged`].
+pub fn plan_repair_bridged<K: Kernel>(
+    kernel: &mut K,
+    tap: &InterfaceName,
+    network: &BridgedNetwork,
+    known: &[NetworkName],
+) -> Result<Option<Vec<Step>>, Error> {
     let goal = Goal::RepairBridge(&network.bridge);
     let view = kernel.bridged_view(tap, network).map_err(|source| goal.failed(source))?;
     let bridge = view.named.as_ref().map(|bridge| bridge.index);
@@ -186,8 +200,7 @@ pub fn repair_bridged<K: Kernel>(
     }
     let plan = plan::attach_bridged(&view, tap, network, known)?;
     let is_accepts = |step: &Step| matches!(step, Step::Accepts(_));
-    let steps: Vec<Step> = plan.steps.into_iter().filter(is_accepts).collect();
-    repaired(kernel, &steps, goal).map(Some)
+    Ok(Some(plan.steps.into_iter().filter(is_accepts).collect()))
 }
 
 fn repaired<K: Kernel>(kernel: &mut K, steps: &[Step], goal: Goal<'_>) -> Result<Report, Error> {

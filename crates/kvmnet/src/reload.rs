@@ -58,7 +58,7 @@ pub fn run(directory: &Path) -> Result<ExitCode, Error> {
 
 /// Of each bridge that is an administrator's and has guests, one guest's tap: by that the bridge is
 /// looked at once more, under the lock.
-fn guests_of_bridges(
+pub(crate) fn guests_of_bridges(
     host: &HostView,
     networks: &[Described],
     known: &[NetworkName],

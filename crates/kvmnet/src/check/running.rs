@@ -1,6 +1,8 @@
 //! Networks that are up: what they lack, whether anybody uses them, whether they still have a file.
 
-use kvmnet_core::model::{Mark, Network, TableId};
+use kvmnet_core::model::{
+    AcceptOwner, BridgedNetwork, FilterView, FoundAccept, Mark, Network, NetworkName, TableId,
+};
 use kvmnet_core::ops;
 use kvmnet_core::plan::Purpose;
 use kvmnet_iptables::Iptables;
@@ -8,6 +10,7 @@ use kvmnet_iptables::Iptables;
 use super::Finding;
 use crate::error::Error;
 use crate::gather::Gathered;
+use crate::reload;
 
 /// Looks at each bridge of kvmnet's.
 ///
@@ -68,6 +71,8 @@ pub fn find(seen: &Gathered) -> Result<Vec<Finding>, Error> {
             "nftables table {table}: network {network} is not up; kvmnet gc deletes it"
         )));
     }
+    findings.extend(bridges_of_others(&mut kernel, seen));
+    findings.extend(accepts_for_nobody(seen, &up));
     for network in kernel.networks()?.into_iter().filter(|network| !up.contains(network)) {
         findings.push(Finding::Warning(format!(
             "the chains KVMNET-{network}-* of iptables: network {network} is not up; kvmnet gc \
@@ -75,4 +80,46 @@ pub fn find(seen: &Gathered) -> Result<Vec<Finding>, Error> {
         )));
     }
     Ok(findings)
+}
+
+/// An administrator's bridge with guests who lack what they need of the host's own firewall.
+fn bridges_of_others(kernel: &mut Iptables, seen: &Gathered) -> Vec<Finding> {
+    let guests = reload::guests_of_bridges(&seen.host, &seen.networks, &seen.known);
+    let finding = |(tap, bridge)| {
+        let network = BridgedNetwork { bridge, or_default_route: false };
+        // What would be refused is no guest's trouble any more.
+        let steps = ops::plan_repair_bridged(kernel, &tap, &network, &seen.known).ok()??;
+        let steps: Vec<String> = steps.iter().map(ToString::to_string).collect();
+        (!steps.is_empty()).then(|| {
+            Finding::Mistake(format!(
+                "bridge {}: its guests are cut off by the host's firewall; kvmnet reload puts it \
+                 right, as does the next guest's start: {}",
+                network.bridge,
+                steps.join("; ")
+            ))
+        })
+    };
+    guests.into_iter().filter_map(finding).collect()
+}
+
+/// Rules in iptables that let through guests who are gone.
+fn accepts_for_nobody(seen: &Gathered, up: &[NetworkName]) -> Vec<Finding> {
+    let is_for_nobody = |accept: &&FoundAccept| match &accept.owner {
+        AcceptOwner::Network(network) => !up.contains(network),
+        AcceptOwner::Bridge(bridge) => {
+            let ports = seen.host.link(bridge).map(|bridge| seen.host.ports_of(bridge));
+            !ports.unwrap_or_default().iter().any(|port| port.is_tap() && port.keeps_alive())
+        }
+    };
+    let finding = |filter: &FilterView| {
+        let count = filter.accepts.iter().filter(is_for_nobody).count();
+        let table = TableId { family: filter.family, name: "filter".to_owned() };
+        (count > 0).then(|| {
+            Finding::Warning(format!(
+                "{table}: {count} of its rules let through guests of kvmnet's who are gone; kvmnet \
+                 gc deletes them"
+            ))
+        })
+    };
+    seen.host.filters.iter().flatten().filter_map(finding).collect()
 }
