@@ -45,7 +45,7 @@ fn every_mode_at_once() {
         ip link add br1 type bridge && ip addr add 10.1.0.1/24 dev br1
         ip addr add 10.1.1.1/30 dev br1 && ip link set br1 up
         ip link add veth0 type veth peer name veth1 && ip link set veth0 master br1 up
-        ip link add eno2 type veth peer name far2 && ip link set eno2 up && ip link set far2 up
+        ip link add eno2 type veth peer name far2 && ip link set eno2 addrgenmode none up && ip link set far2 up
         ip addr add 10.7.0.2/24 dev eno2 && ip route add default via 10.7.0.1 metric 500
     ");
     let before = host.foreign();
