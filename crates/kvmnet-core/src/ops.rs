@@ -33,6 +33,7 @@ pub fn up<K: Kernel>(
         Network::Managed(managed) => plan_managed(kernel, Purpose::Guest(tap), managed, goal)?,
         Network::Bridged(bridged) => plan_bridged(kernel, tap, bridged, known)?,
     };
+    require_iptables::<K>(&plan.steps, goal)?;
     if !matches!(network, Network::Managed(managed) if managed.firewall == Firewall::None) {
         require_whole(kernel, &plan.steps, goal)?;
     }
@@ -326,13 +327,18 @@ fn undo<K: Kernel>(
 
 /// Nothing is begun that this program can't bring to its end.
 fn require_whole<K: Kernel>(kernel: &K, steps: &[Step], goal: Goal<'_>) -> Result<(), Error> {
-    if !K::HAS_IPTABLES && steps.iter().any(Step::is_of_iptables) {
-        return Err(goal.needs_kvmnet(false));
-    }
+    require_iptables::<K>(steps, goal)?;
     if kernel.leaves_something() {
         return Err(goal.needs_kvmnet(true));
     }
     Ok(())
+}
+
+fn require_iptables<K: Kernel>(steps: &[Step], goal: Goal<'_>) -> Result<(), Error> {
+    if K::HAS_IPTABLES || !steps.iter().any(Step::is_of_iptables) {
+        return Ok(());
+    }
+    Err(goal.needs_kvmnet(false))
 }
 
 fn look<K: Kernel>(

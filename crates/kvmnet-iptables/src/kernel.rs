@@ -117,10 +117,9 @@ impl Iptables {
     #[must_use]
     pub fn is_stopped_by_legacy(&self, network: &ManagedNetwork) -> bool {
         let is_there = match network.firewall {
-            Firewall::None => return false,
+            Firewall::None | Firewall::Auto | Firewall::Nftables => return false,
             Firewall::Iptables => Program::chosen(Family::Ipv4)
                 .is_ok_and(|program| program.variant == Variant::Legacy),
-            Firewall::Auto | Firewall::Nftables => false,
         };
         if is_there || !Family::Ipv4.legacy_tables().iter().any(|table| table == "filter") {
             return false;
