@@ -264,7 +264,6 @@ fn guests_of_every_mode_get_through() {
 }
 
 #[test]
-#[ignore = "waits for kvmnet's own accepts, in iptables-legacy"]
 fn guests_of_every_mode_get_through_with_iptables_legacy() {
     let lab = Lab::new();
     lab.host.use_iptables_legacy();

@@ -33,10 +33,11 @@ pub fn up<K: Kernel>(
         Network::Managed(managed) => plan_managed(kernel, Purpose::Guest(tap), managed, goal)?,
         Network::Bridged(bridged) => plan_bridged(kernel, tap, bridged, known)?,
     };
+    let mut notes = plan.notes;
     if !matches!(network, Network::Managed(managed) if managed.firewall == Firewall::None) {
         require_whole(kernel, &plan.steps, goal)?;
+        notes.extend(kernel.unread().map(|why| Note::MayNotAccept { why }));
     }
-    let mut notes = plan.notes;
     if let Err(source) = apply_until_one_fails(kernel, &plan.steps, &mut notes) {
         if !plan.was_done {
             let scope = ReleaseScope::OursOr(std::slice::from_ref(network));
@@ -101,6 +102,9 @@ pub fn pin<K: Kernel>(
     let goal = Goal::Build(&network.name);
     let plan = plan_managed(kernel, Purpose::Pinned, network, goal)?;
     let mut notes = plan.notes;
+    if network.firewall != Firewall::None {
+        notes.extend(kernel.unread().map(|why| Note::MayNotAccept { why }));
+    }
     if let Err(source) = apply_until_one_fails(kernel, &plan.steps, &mut notes) {
         if !plan.was_done {
             report_failure(take_down(kernel, &network.name, known));

@@ -15,7 +15,8 @@ use crate::kernel::KernelError;
 use crate::kernel::attributes::{Attributes, read_be32, read_string};
 use crate::kernel::socket::{Batch, Socket};
 use crate::model::{
-    AcceptOwner, AcceptsChange, FilterView, ForwardChain, FoundAccept, RulePlace, TableId,
+    AcceptOwner, AcceptsChange, FilterView, ForwardChain, FoundAccept, RuleId, RulePlace, TableId,
+    Variant,
 };
 
 /// The table's name.
@@ -51,9 +52,11 @@ pub(in crate::kernel) fn filter_view(
         found.extend(rules(socket, family, TABLE, DOCKER_USER)?);
     }
     Ok(Some(FilterView {
+        variant: Variant::Nft,
         family,
         chain: chain.to_owned(),
         drops,
+        has_own_chains: false,
         accepts: found.into_iter().filter_map(Found::into_accept).collect(),
     }))
 }
@@ -70,7 +73,8 @@ pub(in crate::kernel) fn dropping_chains(
     })?;
     let mut dropping = Vec::new();
     for chain in found {
-        let ForwardChain { table: TableId { family, name }, chain: chain_name, by_policy } = &chain;
+        let ForwardChain { table: TableId { family, name }, chain: chain_name, by_policy, .. } =
+            &chain;
         let drops = *by_policy
             || rules(socket, *family, name, chain_name)?.last().is_some_and(Found::stops_all);
         if drops {
@@ -95,7 +99,8 @@ fn forward_chain(payload: &[u8]) -> Option<ForwardChain> {
     let table = TableId { family, name: text(NFTA_CHAIN_TABLE)? };
     let policy = attributes.find(NFTA_CHAIN_POLICY).and_then(read_be32)?;
     let by_policy = policy == libc::NF_DROP as u32;
-    let chain = ForwardChain { table, chain: text(NFTA_CHAIN_NAME)?, by_policy };
+    let chain =
+        ForwardChain { variant: Variant::Nft, table, chain: text(NFTA_CHAIN_NAME)?, by_policy };
     (hook == libc::NF_INET_FORWARD as u32).then_some(chain)
 }
 
@@ -140,13 +145,15 @@ fn try_to_change(socket: &mut Socket, change: &AcceptsChange) -> Result<(), Kern
          firewall = \"none\" does without",
         TableId { family, name: TABLE.to_owned() }
     );
-    let deletions = change.delete.iter().filter(|place| ours.contains(place)).map(|place| {
+    let deletions = change.delete.iter().filter(|place| ours.contains(place));
+    let deletions = deletions.filter_map(|place| {
+        let RuleId::Handle(handle) = &place.id else { return None };
         let attributes = vec![
             attribute(NFTA_RULE_TABLE, TABLE),
             attribute(NFTA_RULE_CHAIN, place.chain.as_str()),
-            attribute(NFTA_RULE_HANDLE, place.handle.to_be_bytes()),
+            attribute(NFTA_RULE_HANDLE, handle.to_be_bytes()),
         ];
-        (NFT_MSG_DELRULE, NlmF::empty(), Message::new(family, attributes))
+        Some((NFT_MSG_DELRULE, NlmF::empty(), Message::new(family, attributes)))
     });
     // Each goes to the head, so the last comes first.
     let insertions = change.insert.iter().rev().map(|(owner, rule)| {
@@ -265,7 +272,7 @@ fn read_rule(payload: &[u8], family: u8, table: &str, chain: &str) -> Option<Fou
     let own_words = expressions.iter().find_map(comment_of);
     let words = attributes.find(NFTA_RULE_USERDATA).and_then(comment_in_userdata);
     Some(Found {
-        at: RulePlace { chain: chain.to_owned(), handle },
+        at: RulePlace { chain: chain.to_owned(), id: RuleId::Handle(handle) },
         comment: own_words.or(words),
         expressions,
     })
