@@ -40,6 +40,15 @@ fn ours(host: &Host, program: &str) -> Vec<String> {
 const PROGRAMS: [&str; 4] =
     ["iptables-legacy", "ip6tables-legacy", "iptables-nft", "ip6tables-nft"];
 
+/// Has plain `iptables` be of that variant.
+fn choose(host: &Host, variant: &str) {
+    host.ok(&format!(
+        "for program in iptables ip6tables; do for ending in '' -save -restore; do
+             ln -sf /usr/sbin/$program-{variant}$ending /etc/alternatives/$program$ending
+         done; done"
+    ));
+}
+
 #[track_caller]
 fn no_rules_of_ours(host: &Host) {
     for program in PROGRAMS {
@@ -174,11 +183,7 @@ fn both_variants_drop() {
         println!("{firewall}, {chosen}");
         let host = Host::new();
         let _servers = (host.outside_tcp_server(7000), host.outside_udp_server(7000));
-        host.ok(&format!(
-            "for program in iptables ip6tables; do for ending in '' -save -restore; do
-                 ln -sf /usr/sbin/$program-{chosen}$ending /etc/alternatives/$program$ending
-             done; done"
-        ));
+        choose(&host, chosen);
         host.ok(&DOCKER.replace("-legacy", "-nft"));
         host.ok(POLICY);
         host.describe(
@@ -216,31 +221,38 @@ fn both_variants_drop() {
     }
 }
 
-/// Networks with rules in iptables-legacy itself, and such without, in the same chains.
+/// Networks with rules in iptables itself, of either variant, and such without, in the same chains.
 #[test]
 fn beside_chains_of_kvmnets() {
-    let host = Host::new();
-    host.ok("for program in iptables ip6tables; do for ending in '' -save -restore; do
-                 ln -sf /usr/sbin/$program-legacy$ending /etc/alternatives/$program$ending
-             done; done");
-    host.ok(POLICY);
-    host.describe("lab", "mode = \"isolated\"\nfirewall = \"iptables\"\n");
-    let _cell = host.tap_on("lab", "vnet1");
-    let _tap = host.tap("vnet0");
-    natup(&host, "vnet0");
-    // What keeps the isolated guests in comes first, and stays as it is.
-    let rules = ours(&host, "iptables-legacy");
-    let at = |what: &str| rules.iter().position(|rule| rule.contains(what)).expect(what);
-    assert!(at("-j KVMNET-lab-FWD") < at("kvmnet-default -j ACCEPT"), "{rules:#?}");
-    let said = "default: is as it should be\nlab: is as it should be\n";
-    assert_eq!(host.kvmnet_ok(&["reload"]), said);
-    natdown(&host, "vnet0");
-    natup(&host, "vnet0");
-    assert_eq!(host.kvmnet_ok(&["reload"]), said);
-    natdown(&host, "vnet1");
-    assert_eq!(ours(&host, "iptables-legacy"), OF_NAT);
-    natdown(&host, "vnet0");
-    no_rules_of_ours(&host);
+    for variant in ["nft", "legacy"] {
+        let host = Host::new();
+        choose(&host, variant);
+        host.ok(&POLICY.replace("legacy", variant));
+        host.describe("lab", "mode = \"isolated\"\nfirewall = \"iptables\"\n");
+        let _cell = host.tap_on("lab", "vnet1");
+        let _tap = host.tap("vnet0");
+        natup(&host, "vnet0");
+        // What keeps the isolated guests in comes first, and stays as it is.
+        let program = format!("iptables-{variant}");
+        let first = host.ok(&format!("{program} -S FORWARD 1"));
+        assert!(first.trim().ends_with("-j KVMNET-lab-FWD"), "{first}");
+        let accepts = || {
+            let rules = ours(&host, &program);
+            let accepts = rules.into_iter().filter(|rule| rule.contains("kvmnet-default"));
+            accepts.collect::<Vec<_>>()
+        };
+        assert_eq!(accepts(), OF_NAT);
+        let said = "default: is as it should be\nlab: is as it should be\n";
+        assert_eq!(host.kvmnet_ok(&["reload"]), said);
+        host.ok(&format!("{program} -D FORWARD 3"));
+        natup(&host, "vnet0");
+        assert_eq!(accepts().len(), OF_NAT.len());
+        assert_eq!(host.kvmnet_ok(&["reload"]), said);
+        natdown(&host, "vnet1");
+        assert_eq!(ours(&host, &program).len(), OF_NAT.len());
+        natdown(&host, "vnet0");
+        no_rules_of_ours(&host);
+    }
 }
 
 /// With br_netfilter, as this kernel has it. Their rule goes with the last guest of the bridge, a

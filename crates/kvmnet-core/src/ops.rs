@@ -34,7 +34,9 @@ pub fn up<K: Kernel>(
         Network::Bridged(bridged) => plan_bridged(kernel, tap, bridged, known)?,
     };
     let mut notes = plan.notes;
-    if !matches!(network, Network::Managed(managed) if managed.firewall == Firewall::None) {
+    if matches!(network, Network::Managed(managed) if managed.firewall == Firewall::None) {
+        require_iptables(kernel, &plan.steps, goal)?;
+    } else {
         require_whole(kernel, &plan.steps, goal)?;
         notes.extend(kernel.unread().map(|why| Note::MayNotAccept { why }));
     }
@@ -317,11 +319,16 @@ fn undo<K: Kernel>(
 
 /// Nothing is begun that this program can't bring to its end.
 fn require_whole<K: Kernel>(kernel: &K, steps: &[Step], goal: Goal<'_>) -> Result<(), Error> {
-    if !K::HAS_IPTABLES && steps.iter().any(Step::is_of_iptables) {
-        return Err(goal.needs_kvmnet(false));
-    }
+    require_iptables(kernel, steps, goal)?;
     if kernel.leaves_something() {
         return Err(goal.needs_kvmnet(true));
+    }
+    Ok(())
+}
+
+fn require_iptables<K: Kernel>(_: &K, steps: &[Step], goal: Goal<'_>) -> Result<(), Error> {
+    if !K::HAS_IPTABLES && steps.iter().any(Step::is_of_iptables) {
+        return Err(goal.needs_kvmnet(false));
     }
     Ok(())
 }

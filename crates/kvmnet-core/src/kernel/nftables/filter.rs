@@ -9,7 +9,8 @@ use super::message::{
     HEADER, Message, NFT_MSG_DELRULE, NFT_MSG_GETCHAIN, NFT_MSG_GETGEN, NFT_MSG_GETRULE,
     NFT_MSG_NEWRULE, NFTA_CHAIN_HOOK, NFTA_CHAIN_NAME, NFTA_CHAIN_POLICY, NFTA_CHAIN_TABLE,
     NFTA_GEN_ID, NFTA_HOOK_HOOKNUM, NFTA_RULE_CHAIN, NFTA_RULE_EXPRESSIONS, NFTA_RULE_HANDLE,
-    NFTA_RULE_TABLE, NFTA_RULE_USERDATA, attribute, begin_at, end, kind, nested,
+    NFTA_RULE_POSITION, NFTA_RULE_TABLE, NFTA_RULE_USERDATA, attribute, begin_at, end, kind,
+    nested,
 };
 use crate::kernel::KernelError;
 use crate::kernel::attributes::{Attributes, read_be32, read_string};
@@ -24,6 +25,9 @@ pub(in crate::kernel) const TABLE: &str = "filter";
 const FORWARD: &str = "FORWARD";
 /// Made by Docker for rules of others, and left alone by it from then on.
 const DOCKER_USER: &str = "DOCKER-USER";
+
+/// Of a network's chains in the tables of iptables, which come before accepts of others.
+const OWN_CHAINS: &str = "KVMNET-";
 
 /// How often a change is tried on a ruleset that others keep changing.
 const ATTEMPTS: usize = 32;
@@ -155,15 +159,24 @@ fn try_to_change(socket: &mut Socket, change: &AcceptsChange) -> Result<(), Kern
         ];
         Some((NFT_MSG_DELRULE, NlmF::empty(), Message::new(family, attributes)))
     });
-    // Each goes to the head, so the last comes first.
+    let behind = match change.insert.is_empty() {
+        true => None,
+        false => last_jump_at_head(rules(socket, family, TABLE, chain)?, change),
+    };
+    // Each goes to the same place, so the last comes first.
     let insertions = change.insert.iter().rev().map(|(owner, rule)| {
-        let attributes = vec![
+        let mut attributes = vec![
             attribute(NFTA_RULE_TABLE, TABLE),
             attribute(NFTA_RULE_CHAIN, chain),
             nested(NFTA_RULE_EXPRESSIONS, expression::encode(&lower(rule))),
             attribute(NFTA_RULE_USERDATA, userdata(&owner.to_string()).as_slice()),
         ];
-        (NFT_MSG_NEWRULE, NlmF::CREATE, Message::new(family, attributes))
+        let mut flags = NlmF::CREATE;
+        if let Some(handle) = behind {
+            attributes.push(attribute(NFTA_RULE_POSITION, handle.to_be_bytes()));
+            flags |= NlmF::APPEND;
+        }
+        (NFT_MSG_NEWRULE, flags, Message::new(family, attributes))
     });
     let messages: Vec<_> = deletions.chain(insertions).collect();
     let Some(last) = messages.len().checked_sub(1) else {
@@ -180,6 +193,18 @@ fn try_to_change(socket: &mut Socket, change: &AcceptsChange) -> Result<(), Kern
     }
     end(&mut batch, &what);
     socket.request(batch, |_, _| {})
+}
+
+/// The last of the rules at a chain's head that lead to chains of kvmnet's. A network that is to be
+/// kept from others is so by what comes first.
+fn last_jump_at_head(rules: Vec<Found>, change: &AcceptsChange) -> Option<u64> {
+    let stay = rules.into_iter().filter(|rule| !change.delete.contains(&rule.at));
+    let jumps = stay.take_while(Found::leads_to_kvmnets);
+    let last = jumps.last()?;
+    match last.at.id {
+        RuleId::Handle(handle) => Some(handle),
+        RuleId::Text(_) => None,
+    }
 }
 
 /// The number of the ruleset's present state.
@@ -322,6 +347,11 @@ impl Found {
 
     fn always_leads_to(&self, wanted: &str) -> bool {
         matches!(self.unconditional(), Some(Expression::Jump { chain, .. }) if chain == wanted)
+    }
+
+    fn leads_to_kvmnets(&self) -> bool {
+        let target = self.unconditional();
+        matches!(target, Some(Expression::Jump { chain, .. }) if chain.starts_with(OWN_CHAINS))
     }
 
     /// What it is of ours. Rules that don't accept are nobody's but the administrator's, whatever
