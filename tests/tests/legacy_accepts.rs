@@ -615,3 +615,33 @@ fn ten_thousand_rules() {
     assert_eq!(ours(&host, "iptables-legacy"), OF_NAT);
     assert!(long < Duration::from_secs(5), "{long:?}");
 }
+
+/// Somebody holds the lock of iptables-legacy: guests start without, one after the other.
+#[test]
+fn a_lock_that_is_never_free() {
+    let host = Host::new();
+    host.ok(POLICY);
+    let _taps = [host.tap("vnet0"), host.tap("vnet1")];
+    let mut holder = host.command("flock");
+    let holder = host.spawn(holder.args(["-o", "/run/xtables.lock", "sleep", "60"]));
+    assert!(wait_until(SOON, || !host.sh("flock -n /run/xtables.lock true").success()));
+    let begin = Instant::now();
+    let runs = ["vnet0", "vnet1"].map(|tap| {
+        let mut command = host.command("/usr/libexec/kvmnet-natup");
+        host.spawn(command.arg(tap))
+    });
+    for run in runs {
+        run.output(Duration::from_secs(30)).expect("natup");
+    }
+    println!("two guests in {:?}", begin.elapsed());
+    assert_eq!(host.ports("br0"), ["vnet0", "vnet1"]);
+    let log = host.syslog().join("\n");
+    assert_eq!(log.matches("may not let the guests through: cannot list table filter").count(), 2);
+    drop(holder);
+    assert!(wait_until(SOON, || host.sh("flock -n /run/xtables.lock true").success()));
+    host.kvmnet_ok(&["reload"]);
+    assert_eq!(ours(&host, "iptables-legacy"), OF_NAT);
+    natdown(&host, "vnet0");
+    natdown(&host, "vnet1");
+    no_rules_of_ours(&host);
+}

@@ -1,6 +1,7 @@
 //! The kernel with rules in iptables: all else is the kernel's own.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use kvmnet_core::LockError;
 use kvmnet_core::kernel::{Kernel, KernelError, System};
@@ -22,6 +23,11 @@ use crate::wanted::{Wanted, wanted};
 const FILTER: &str = "filter";
 /// How often a change of accepts is tried on a table that others keep changing.
 const ATTEMPTS: usize = 4;
+/// For how long it is tried again.
+const RETRIES: Duration = Duration::from_secs(1);
+/// How long to wait for others that work on iptables-legacy, in seconds: for both families less than
+/// those wait that wait for our lock.
+const BRIEFLY: u32 = 2;
 
 /// The network namespace that the process is in, with the tables of iptables.
 pub struct Iptables {
@@ -189,7 +195,7 @@ impl Iptables {
                 continue;
             }
             let listed = Program::of(family, Variant::Legacy)
-                .and_then(|program| Ok((program.list(FILTER)?, program)));
+                .and_then(|program| Ok((program.list_within(FILTER, BRIEFLY)?, program)));
             match listed {
                 Ok((listing, program)) => {
                     self.found.push(Found { program, table: FILTER, listing });
@@ -252,15 +258,18 @@ impl Iptables {
         let family = Family::of_number(change.family);
         let program = Program::of(family, Variant::Legacy)?;
         let mut result = Ok(());
+        let begin = Instant::now();
         for _ in 0..ATTEMPTS {
             if !family.legacy_tables().iter().any(|table| table == FILTER) {
                 return Ok(());
             }
-            let Some(script) = accepts::script(change, &program.list(FILTER)?) else {
+            let Some(script) = accepts::script(change, &program.list_within(FILTER, BRIEFLY)?)
+            else {
                 return Ok(());
             };
             result = program.restore(&script);
-            if result.is_ok() {
+            // One that has waited for the tables' lock in vain is not to wait again.
+            if result.is_ok() || begin.elapsed() > RETRIES {
                 break;
             }
         }

@@ -1,5 +1,7 @@
 //! What `iptables -S` says of a table.
 
+use std::collections::HashMap;
+
 use kvmnet_core::model::NetworkName;
 
 const PREFIX: &str = "KVMNET-";
@@ -68,22 +70,24 @@ impl Listing {
     #[must_use]
     pub fn parse(text: &str) -> Self {
         let mut listing = Self::default();
+        // Some hosts have thousands of chains.
+        let mut places = HashMap::new();
         for line in text.lines() {
             let mut parts = line.splitn(3, ' ');
             let (Some(command), Some(name)) = (parts.next(), parts.next()) else { continue };
             let rest = parts.next().unwrap_or_default();
             match command {
-                "-P" => listing.chain_mut(name).policy = Some(rest.to_owned()),
-                "-N" => drop(listing.chain_mut(name)),
-                "-A" => listing.chain_mut(name).rules.push(rest.to_owned()),
+                "-P" => listing.chain_mut(&mut places, name).policy = Some(rest.to_owned()),
+                "-N" => drop(listing.chain_mut(&mut places, name)),
+                "-A" => listing.chain_mut(&mut places, name).rules.push(rest.to_owned()),
                 _ => {}
             }
         }
         listing
     }
 
-    fn chain_mut(&mut self, name: &str) -> &mut Chain {
-        let at = self.chains.iter().position(|chain| chain.name == name).unwrap_or_else(|| {
+    fn chain_mut<'a>(&mut self, places: &mut HashMap<&'a str, usize>, name: &'a str) -> &mut Chain {
+        let at = *places.entry(name).or_insert_with(|| {
             self.chains.push(Chain { name: name.to_owned(), ..Chain::default() });
             self.chains.len() - 1
         });

@@ -125,6 +125,14 @@ impl Program {
     /// # Errors
     /// [`KernelError::Iptables`] in the program's own words.
     pub fn list(&self, table: &str) -> Result<Listing, KernelError> {
+        self.list_within(table, PATIENCE)
+    }
+
+    /// [`Program::list`], with so many seconds of patience.
+    ///
+    /// # Errors
+    /// As [`Program::list`].
+    pub fn list_within(&self, table: &str, patience: u32) -> Result<Listing, KernelError> {
         // The crate takes the path as a text that stays; so few are needed that it may.
         let path: &'static str = Box::leak(self.list.display().to_string().into_boxed_str());
         let program = iptables::IPTables {
@@ -136,7 +144,7 @@ impl Program {
         };
         let what = || format!("list table {table}");
         let output = program
-            .execute(table, &format!("-w {PATIENCE} -S"))
+            .execute(table, &format!("-w {patience} -S"))
             .map_err(|error| failed(what(), &self.list, format!("can't be run: {error}")))?;
         judge(what, &self.list, &output)?;
         Ok(Listing::parse(&String::from_utf8_lossy(&output.stdout)))
