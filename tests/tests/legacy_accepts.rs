@@ -309,9 +309,12 @@ fn what_a_killed_vm_leaves_goes() {
     let tap = host.tap("vnet0");
     let before = foreign(&host);
     natup(&host, "vnet0");
+    host.kvmnet_ok(&["gc"]);
+    assert_eq!(ours(&host, "iptables-legacy"), OF_NAT);
     drop(tap);
     // Another test's child may hold it open until it has begun its own program.
     assert!(wait_until(SOON, || host.link("vnet0").is_none()));
+    assert_eq!(ours(&host, "iptables-legacy"), OF_NAT);
     host.kvmnet_ok(&["gc"]);
     no_rules_of_ours(&host);
     host.assert_no_network();
