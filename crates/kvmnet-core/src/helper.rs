@@ -13,6 +13,7 @@ use crate::kernel::{Kernel, KernelError, System};
 use crate::model::{Firewall, InterfaceName, ManagedNetwork, Network};
 use crate::ops;
 use crate::output::{self, Buffer};
+use crate::plan::Note;
 use crate::process;
 use crate::report::Report;
 
@@ -20,8 +21,8 @@ use crate::report::Report;
 pub const SUBCOMMAND: &str = "helper";
 /// Where `kvmnet` is looked for, beside what the build says and what lies beside the helper.
 pub(crate) const PLACES: &str = "/usr/bin/kvmnet or /usr/local/bin/kvmnet";
-const WITHOUT_KVMNET: &str = "firewalld or iptables-legacy is in use on this host and may cut guests off; \
-                              it takes kvmnet to let them through, and that cannot be run as";
+const WITHOUT_KVMNET: &str =
+    "it is firewalld or iptables-legacy, which takes kvmnet, and that cannot be run as";
 
 /// What a helper does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,8 +86,11 @@ pub fn main(verb: Verb) -> ExitCode {
             Err(Error::NeedsKvmnet { optional: true, .. }) => {
                 become_kvmnet(verb, tap);
                 // What the guest has without it is better than no guest.
-                log::warn!("{tap}: {WITHOUT_KVMNET} {PLACES}");
-                return execute(verb, tap, System::open_for_netlink_alone, settle);
+                let mut result = execute(verb, tap, System::open_for_netlink_alone, settle);
+                if let Ok(Report::Attached { notes, .. }) = &mut result {
+                    notes.push(Note::MayNotAccept { why: format!("{WITHOUT_KVMNET} {PLACES}") });
+                }
+                return result;
             }
             Err(Error::Kernel { source: KernelError::NoNftables, .. }) if is_auto => {
                 become_kvmnet(verb, tap);

@@ -33,11 +33,13 @@ pub fn up<K: Kernel>(
         Network::Managed(managed) => plan_managed(kernel, Purpose::Guest(tap), managed, goal)?,
         Network::Bridged(bridged) => plan_bridged(kernel, tap, bridged, known)?,
     };
-    require_iptables::<K>(&plan.steps, goal)?;
-    if !matches!(network, Network::Managed(managed) if managed.firewall == Firewall::None) {
-        require_whole(kernel, &plan.steps, goal)?;
-    }
     let mut notes = plan.notes;
+    if matches!(network, Network::Managed(managed) if managed.firewall == Firewall::None) {
+        require_iptables(kernel, &plan.steps, goal)?;
+    } else {
+        require_whole(kernel, &plan.steps, goal)?;
+        notes.extend(kernel.unread().map(|why| Note::MayNotAccept { why }));
+    }
     if let Err(source) = apply_until_one_fails(kernel, &plan.steps, &mut notes) {
         if !plan.was_done {
             let scope = ReleaseScope::OursOr(std::slice::from_ref(network));
@@ -102,6 +104,9 @@ pub fn pin<K: Kernel>(
     let goal = Goal::Build(&network.name);
     let plan = plan_managed(kernel, Purpose::Pinned, network, goal)?;
     let mut notes = plan.notes;
+    if network.firewall != Firewall::None {
+        notes.extend(kernel.unread().map(|why| Note::MayNotAccept { why }));
+    }
     if let Err(source) = apply_until_one_fails(kernel, &plan.steps, &mut notes) {
         if !plan.was_done {
             report_failure(take_down(kernel, &network.name, known));
@@ -327,18 +332,18 @@ fn undo<K: Kernel>(
 
 /// Nothing is begun that this program can't bring to its end.
 fn require_whole<K: Kernel>(kernel: &K, steps: &[Step], goal: Goal<'_>) -> Result<(), Error> {
-    require_iptables::<K>(steps, goal)?;
+    require_iptables(kernel, steps, goal)?;
     if kernel.leaves_something() {
         return Err(goal.needs_kvmnet(true));
     }
     Ok(())
 }
 
-fn require_iptables<K: Kernel>(steps: &[Step], goal: Goal<'_>) -> Result<(), Error> {
-    if K::HAS_IPTABLES || !steps.iter().any(Step::is_of_iptables) {
-        return Ok(());
+fn require_iptables<K: Kernel>(_: &K, steps: &[Step], goal: Goal<'_>) -> Result<(), Error> {
+    if !K::HAS_IPTABLES && steps.iter().any(Step::is_of_iptables) {
+        return Err(goal.needs_kvmnet(false));
     }
-    Err(goal.needs_kvmnet(false))
+    Ok(())
 }
 
 fn look<K: Kernel>(

@@ -152,9 +152,8 @@ fn describe_note(bridge: &str, note: &Note) -> (Level, String) {
             (Level::Info, format!("; built {mode} network {network}, without rules"))
         }
         Note::Repaired { network } => (Level::Warn, format!("; repaired network {network}")),
-        Note::Accepts { family, chain } => {
-            let program =
-                if i32::from(*family) == libc::NFPROTO_IPV4 { "iptables" } else { "ip6tables" };
+        Note::Accepts { variant, family, chain } => {
+            let program = variant.program(*family);
             (
                 Level::Info,
                 format!("; the host's firewall now lets the guests through: {program} -S {chain}"),
@@ -169,6 +168,9 @@ fn describe_note(bridge: &str, note: &Note) -> (Level, String) {
              one: kvmnet reload"
                 .to_owned(),
         ),
+        Note::MayNotAccept { why } => {
+            (Level::Warn, format!("; the host's firewall may not let the guests through: {why}"))
+        }
         Note::TurnedOnForwarding { everywhere: true } => {
             (Level::Info, "; turned on net.ipv4.ip_forward".to_owned())
         }

@@ -6,8 +6,8 @@ use ipnet::Ipv4Net;
 use kvmnet_core::model::{
     ALL_GROUPS, AcceptOwner, AcceptsChange, BRIDGE_GROUP, BridgeView, BridgedNetwork, BridgedView,
     FilterView, Forwarding, ForwardingView, FoundAccept, Inet6, InterfaceName, Link, LinkChange,
-    LinkKind, Mac, ManagedNetwork, ManagedView, NetworkName, ReleaseView, Route, RulePlace, Step,
-    Sysctl, Table, TableId, TableState, TapView, owner_of, runs_as_isolated,
+    LinkKind, Mac, ManagedNetwork, ManagedView, NetworkName, ReleaseView, Route, RuleId, RulePlace,
+    Step, Sysctl, Table, TableId, TableState, TapView, Variant, owner_of, runs_as_isolated,
 };
 use nix::errno::Errno;
 
@@ -37,7 +37,7 @@ pub struct FakeHost {
     pub ip_forward: bool,
     /// The interfaces that forward by a setting of their own.
     pub forwarding: BTreeSet<InterfaceName>,
-    /// The forward filters of iptables-nft, with the rules of kvmnet's in them.
+    /// The forward filters of iptables, of either variant, with the rules of kvmnet's in them.
     pub filters: Vec<FilterView>,
     /// Whether frames from port to port are filtered, too.
     pub bridge_netfilter: bool,
@@ -82,10 +82,10 @@ impl FakeHost {
         }
     }
 
-    /// `nft flush ruleset`.
+    /// `nft flush ruleset`, which knows nothing of x_tables.
     pub fn flush_ruleset(&mut self) {
         self.tables.clear();
-        self.filters.clear();
+        self.filters.retain(|filter| filter.variant == Variant::Legacy);
     }
 
     /// The link of that name.
@@ -278,16 +278,27 @@ impl FakeHost {
     }
 
     fn change_accepts(&mut self, change: &AcceptsChange) -> Result<(), Errno> {
-        let found = self.filters.iter_mut().find(|filter| filter.family == change.family);
+        let is_it = |filter: &&mut FilterView| {
+            (filter.variant, filter.family) == (change.variant, change.family)
+        };
+        let found = self.filters.iter_mut().find(is_it);
         let accepts = &mut found.ok_or(Errno::ENOENT)?.accepts;
         let is_there = |place: &RulePlace| accepts.iter().any(|found| found.at == *place);
         if !change.delete.iter().all(is_there) {
             return Err(Errno::ENOENT);
         }
-        let used = accepts.iter().map(|found| found.at.handle).max().unwrap_or(0);
+        let handles = accepts.iter().map(|found| match found.at.id {
+            RuleId::Handle(handle) => handle,
+            RuleId::Text(_) => 0,
+        });
+        let used = handles.max().unwrap_or(0);
         accepts.retain(|found| !change.delete.contains(&found.at));
         for (handle, (owner, rule)) in (used + 1..).zip(change.insert.iter().rev()) {
-            let at = RulePlace { chain: change.chain.clone(), handle };
+            let id = match change.variant {
+                Variant::Nft => RuleId::Handle(handle),
+                Variant::Legacy => RuleId::Text(format!("{owner}: {rule}")),
+            };
+            let at = RulePlace { chain: change.chain.clone(), id };
             let rule = Some(rule.clone());
             accepts.insert(0, FoundAccept { at, owner: owner.clone(), rule });
         }

@@ -1,21 +1,33 @@
 //! The kernel with rules in iptables: all else is the kernel's own.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use kvmnet_core::LockError;
 use kvmnet_core::kernel::{Kernel, KernelError, System};
 use kvmnet_core::model::{
-    BridgedNetwork, BridgedView, Firewall, HostView, InterfaceName, Link, LinkChange,
-    ManagedNetwork, ManagedView, NetworkName, ReleaseView, RulesState, Step, Table, TableId,
-    TableState, owner_of,
+    AcceptsChange, BridgedNetwork, BridgedView, FilterView, Firewall, ForwardChain, HostView,
+    InterfaceName, Link, LinkChange, ManagedNetwork, ManagedView, Match, NetworkName, ReleaseView,
+    RulesState, Step, Table, TableId, TableState, Variant, owner_of,
 };
 use kvmnet_core::plan::{self, Surroundings};
 use kvmnet_core::process;
 
-use crate::listing::Listing;
-use crate::programs::{Family, Program, Variant};
+use crate::accepts;
+use crate::listing::{FORWARD, Listing};
+use crate::programs::{Family, Program};
 use crate::script::script;
 use crate::wanted::{Wanted, wanted};
+
+/// The table that forwards, or doesn't.
+const FILTER: &str = "filter";
+/// How often a change of accepts is tried on a table that others keep changing.
+const ATTEMPTS: usize = 4;
+/// For how long it is tried again.
+const RETRIES: Duration = Duration::from_secs(1);
+/// How long to wait for others that work on iptables-legacy, in seconds: for both families less than
+/// those wait that wait for our lock.
+const BRIEFLY: u32 = 2;
 
 /// The network namespace that the process is in, with the tables of iptables.
 pub struct Iptables {
@@ -24,6 +36,8 @@ pub struct Iptables {
     found: Vec<Found>,
     /// Whether tables that may hold rules of kvmnet's could not be listed at the last look.
     incomplete: bool,
+    /// Why iptables-legacy's filter, which is in use, could not be listed at the last look.
+    unread: Option<String>,
     /// What makes of a network's rules what they should be, by the last look for that network.
     prepared: Option<(NetworkName, Vec<(Program, String)>)>,
     /// kvmnet's bridges, and the networks whose rules could not be taken away.
@@ -47,6 +61,7 @@ impl Iptables {
             system: System::open()?,
             found: Vec::new(),
             incomplete: false,
+            unread: None,
             prepared: None,
             bridges: Vec::new(),
             stuck: Vec::new(),
@@ -67,12 +82,27 @@ impl Iptables {
         Ok(())
     }
 
-    /// [`System::host_view`].
+    /// [`System::host_view`], with the filters of iptables-legacy.
     ///
     /// # Errors
     /// [`KernelError`] where the kernel doesn't answer.
     pub fn host_view(&mut self) -> Result<HostView, KernelError> {
-        self.system.host_view()
+        let mut view = self.system.host_view()?;
+        if !process::may_change_network() {
+            return Ok(view);
+        }
+        self.look_at_legacy_filters();
+        view.legacy_unread = self.unread.take();
+        let dropping = self.legacy_filters().filter(|(_, listing)| listing.drops());
+        let chains = dropping.map(|(family, listing)| ForwardChain {
+            variant: Variant::Legacy,
+            table: TableId { family: family.number(), name: FILTER.to_owned() },
+            chain: FORWARD.to_owned(),
+            by_policy: listing.drops_by_policy(),
+        });
+        view.dropping_chains.get_or_insert_default().extend(chains);
+        view.filters.get_or_insert_default().extend(self.legacy_views());
+        Ok(view)
     }
 
     /// Compares the rules of a network that is up on this bridge with what they should be.
@@ -112,28 +142,12 @@ impl Iptables {
         Ok(networks)
     }
 
-    /// Whether the older iptables is in use here and forwards only what its rules name, while the
-    /// rules of this network, accepts for its guests among them, are elsewhere.
-    #[must_use]
-    pub fn is_stopped_by_legacy(&self, network: &ManagedNetwork) -> bool {
-        let is_there = match network.firewall {
-            Firewall::None | Firewall::Auto | Firewall::Nftables => return false,
-            Firewall::Iptables => Program::chosen(Family::Ipv4)
-                .is_ok_and(|program| program.variant == Variant::Legacy),
-        };
-        if is_there || !Family::Ipv4.legacy_tables().iter().any(|table| table == "filter") {
-            return false;
-        }
-        let listing =
-            Program::of(Family::Ipv4, Variant::Legacy).and_then(|program| program.list("filter"));
-        listing.is_ok_and(|listing| listing.drops())
-    }
-
     /// Lists the tables that hold rules of kvmnet's, of either variant; `whole`: also those that the
     /// host's own programs work on, whatever they hold.
     fn look(&mut self, whole: bool) -> Result<(), KernelError> {
         self.found.clear();
         self.incomplete = false;
+        self.unread = None;
         for family in Family::ALL {
             let chains = self.system.chain_names(family.number())?;
             let legacy = family.legacy_tables();
@@ -164,12 +178,106 @@ impl Iptables {
                         Err(error) => {
                             log::debug!("{error}");
                             self.incomplete = true;
+                            if (variant, table) == (Variant::Legacy, FILTER) {
+                                self.unread = Some(error.to_string());
+                            }
                         }
                     }
                 }
             }
         }
         Ok(())
+    }
+
+    /// Lists nothing but the filters of iptables-legacy, and of these those in use: to ask for one
+    /// would make it. A host without any has no program started.
+    fn look_at_legacy_filters(&mut self) {
+        self.found.clear();
+        self.unread = None;
+        for family in Family::ALL {
+            if !family.legacy_tables().iter().any(|table| table == FILTER) {
+                continue;
+            }
+            let listed = Program::of(family, Variant::Legacy)
+                .and_then(|program| Ok((program.list_within(FILTER, BRIEFLY)?, program)));
+            match listed {
+                Ok((listing, program)) => {
+                    self.found.push(Found { program, table: FILTER, listing });
+                }
+                // What can't be understood stops nobody's guest.
+                Err(error) => self.unread = Some(error.to_string()),
+            }
+        }
+    }
+
+    /// Those that the last look has found.
+    fn legacy_filters(&self) -> impl Iterator<Item = (Family, &Listing)> {
+        let is_legacy_filter =
+            |found: &&Found| found.program.variant == Variant::Legacy && found.table == FILTER;
+        let found = self.found.iter().filter(is_legacy_filter);
+        found.map(|found| (found.program.family, &found.listing))
+    }
+
+    fn legacy_views(&self) -> Vec<FilterView> {
+        self.legacy_filters()
+            .map(|(family, listing)| accepts::filter_view(family, listing))
+            .collect()
+    }
+
+    /// What a network's guests have to get past in iptables-legacy as well; and where they need
+    /// nothing, since chains of the network's own have it.
+    fn add_legacy(
+        &mut self,
+        view: &mut ManagedView,
+        network: &ManagedNetwork,
+    ) -> Result<(), KernelError> {
+        let was_dropped = view.filters.iter().any(|filter| filter.drops);
+        view.filters.extend(self.legacy_views());
+        if network.firewall == Firewall::Iptables {
+            for filter in &mut view.filters {
+                let chosen = Program::chosen(Family::of_number(filter.family));
+                filter.has_own_chains =
+                    chosen.is_ok_and(|program| program.variant == filter.variant);
+            }
+        }
+        if !was_dropped && view.filters.iter().any(|filter| filter.drops) {
+            view.uplinks = self.system.uplinks()?;
+            view.bridge_netfilter = self.system.filters_frames(view.bridge.as_ref());
+        }
+        Ok(())
+    }
+
+    /// Changes rules of ours in iptables-legacy, all or nothing. Others don't wait for our lock, so
+    /// what is there is looked at once more; and again, where it has changed meanwhile.
+    fn change_accepts(&self, change: &AcceptsChange) -> Result<(), KernelError> {
+        for (_, rule) in &change.insert {
+            for condition in &rule.matches {
+                if let Match::Input(name) | Match::InputOther(name) | Match::Output(name) =
+                    condition
+                {
+                    require_plain(name)?;
+                }
+            }
+        }
+        let family = Family::of_number(change.family);
+        let program = Program::of(family, Variant::Legacy)?;
+        let mut result = Ok(());
+        let begin = Instant::now();
+        for _ in 0..ATTEMPTS {
+            if !family.legacy_tables().iter().any(|table| table == FILTER) {
+                return Ok(());
+            }
+            let Some(script) = accepts::script(change, &program.list_within(FILTER, BRIEFLY)?)
+            else {
+                return Ok(());
+            };
+            result = program.restore(&script);
+            // One that has waited for the tables' lock in vain is not to wait again.
+            if result.is_ok() || begin.elapsed() > RETRIES {
+                break;
+            }
+        }
+        result
     }
 
     fn listing(&self, program: &Program, table: &str) -> Option<&Listing> {
@@ -307,6 +415,10 @@ impl Kernel for Iptables {
     type Lock = <System as Kernel>::Lock;
     const HAS_IPTABLES: bool = true;
 
+    fn unread(&self) -> Option<String> {
+        self.unread.clone()
+    }
+
     fn lock(&mut self) -> Result<Self::Lock, LockError> {
         self.system.lock()
     }
@@ -316,7 +428,14 @@ impl Kernel for Iptables {
         tap: &InterfaceName,
         network: &BridgedNetwork,
     ) -> Result<BridgedView, KernelError> {
-        self.system.bridged_view(tap, network)
+        let mut view = self.system.bridged_view(tap, network)?;
+        // Only frames that come to iptables can be dropped by it.
+        let bridge = view.named.as_ref().or(view.default_route.as_ref());
+        if self.system.filters_frames(bridge) {
+            self.look_at_legacy_filters();
+            view.filters.extend(self.legacy_views());
+        }
+        Ok(view)
     }
 
     fn managed_view(
@@ -325,21 +444,23 @@ impl Kernel for Iptables {
         network: &ManagedNetwork,
         table: Option<&Table>,
     ) -> Result<ManagedView, KernelError> {
-        if !table.is_some_and(|table| table.id.is_in_iptables()) {
-            let view = self.system.managed_view(tap, network, table)?;
-            if view.other_tables.iter().any(TableId::is_in_iptables) {
-                self.look(false)?;
-            }
-            return Ok(view);
-        }
-        let mut view = self.system.managed_view(tap, network, None)?;
+        let is_here = table.is_some_and(|table| table.id.is_in_iptables());
+        let mut view = self.system.managed_view(tap, network, table.filter(|_| !is_here))?;
         let known = std::slice::from_ref(&network.name);
         let is_foreign =
             view.bridge.as_ref().is_some_and(|bridge| owner_of(bridge, known).is_none());
         // Where no rules are added, it doesn't matter what iptables has to say.
-        if !is_foreign && (tap.is_none() || view.tap.link.is_some()) {
-            view.table = self.prepare(network, view.bridge.as_ref())?;
+        if is_foreign || tap.is_some() && view.tap.link.is_none() {
+            return Ok(view);
         }
+        if is_here {
+            view.table = self.prepare(network, view.bridge.as_ref())?;
+        } else if view.other_tables.iter().any(TableId::is_in_iptables) {
+            self.look(false)?;
+        } else {
+            self.look_at_legacy_filters();
+        }
+        self.add_legacy(&mut view, network)?;
         Ok(view)
     }
 
@@ -348,8 +469,8 @@ impl Kernel for Iptables {
         tap: Option<&InterfaceName>,
         known: &[NetworkName],
     ) -> Result<ReleaseView, KernelError> {
-        let mut view = self.system.release_view(tap, known)?;
         self.look(false)?;
+        let mut view = self.system.release_view_with(tap, known, self.legacy_views())?;
         self.stuck.clear();
         self.bridges = view
             .bridges
@@ -374,6 +495,9 @@ impl Kernel for Iptables {
                 self.install(&table.id)
             }
             Step::DeleteTable(id) if id.is_in_iptables() => self.remove(id),
+            Step::Accepts(change) if change.variant == Variant::Legacy => {
+                self.change_accepts(change)
+            }
             Step::Links(changes) => {
                 self.require_rules_gone(changes)?;
                 self.system.apply(step)

@@ -4,9 +4,13 @@
 //! A network has chains of its own, `KVMNET-NAME-…`, and jumps to them; nothing else is touched. What
 //! they should be (`wanted`) is compared with what `iptables -S` says (`listing`), and only the
 //! difference (`script`) goes to `iptables-restore`, a transaction for each table.
+//!
+//! For networks with rules elsewhere it adds the accepts that guests need where iptables-legacy drops
+//! (`accepts`): of that, netlink knows nothing.
 
 #![forbid(unsafe_code)]
 
+mod accepts;
 mod kernel;
 mod listing;
 mod programs;

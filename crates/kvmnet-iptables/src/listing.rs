@@ -1,8 +1,14 @@
 //! What `iptables -S` says of a table.
 
+use std::collections::HashMap;
+
 use kvmnet_core::model::NetworkName;
 
 const PREFIX: &str = "KVMNET-";
+/// The chain that all that is forwarded comes by.
+pub const FORWARD: &str = "FORWARD";
+/// Made by Docker for rules of others, and left alone by it from then on.
+pub const DOCKER_USER: &str = "DOCKER-USER";
 
 /// What a network's chain is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,22 +70,24 @@ impl Listing {
     #[must_use]
     pub fn parse(text: &str) -> Self {
         let mut listing = Self::default();
+        // Some hosts have thousands of chains.
+        let mut places = HashMap::new();
         for line in text.lines() {
             let mut parts = line.splitn(3, ' ');
             let (Some(command), Some(name)) = (parts.next(), parts.next()) else { continue };
             let rest = parts.next().unwrap_or_default();
             match command {
-                "-P" => listing.chain_mut(name).policy = Some(rest.to_owned()),
-                "-N" => drop(listing.chain_mut(name)),
-                "-A" => listing.chain_mut(name).rules.push(rest.to_owned()),
+                "-P" => listing.chain_mut(&mut places, name).policy = Some(rest.to_owned()),
+                "-N" => drop(listing.chain_mut(&mut places, name)),
+                "-A" => listing.chain_mut(&mut places, name).rules.push(rest.to_owned()),
                 _ => {}
             }
         }
         listing
     }
 
-    fn chain_mut(&mut self, name: &str) -> &mut Chain {
-        let at = self.chains.iter().position(|chain| chain.name == name).unwrap_or_else(|| {
+    fn chain_mut<'a>(&mut self, places: &mut HashMap<&'a str, usize>, name: &'a str) -> &mut Chain {
+        let at = *places.entry(name).or_insert_with(|| {
             self.chains.push(Chain { name: name.to_owned(), ..Chain::default() });
             self.chains.len() - 1
         });
@@ -101,25 +109,27 @@ impl Listing {
     /// last rule stops all that is left.
     #[must_use]
     pub fn drops(&self) -> bool {
-        let Some(forward) = self.chain("FORWARD") else { return false };
-        let stops = |rule: &String| {
-            let words = words(rule);
-            let stopping = ["DROP", "REJECT"].map(str::to_owned);
-            words.first().is_some_and(|word| word == "-j")
-                && words.get(1).is_some_and(|target| stopping.contains(target))
-        };
-        forward.policy.as_deref() == Some("DROP") || forward.rules.last().is_some_and(stops)
+        let last = self.chain(FORWARD).and_then(|forward| forward.rules.last());
+        let target = last.and_then(|rule| unconditional(rule));
+        self.drops_by_policy() || target.is_some_and(|to| to == "DROP" || to == "REJECT")
+    }
+
+    /// Whether it is the forward filter's policy that drops.
+    #[must_use]
+    pub fn drops_by_policy(&self) -> bool {
+        let forward = self.chain(FORWARD);
+        forward.is_some_and(|forward| forward.policy.as_deref() == Some("DROP"))
     }
 
     /// The chain of the forward filter that rules of others belong in: Docker's `DOCKER-USER`, where
     /// packets come by that, else `FORWARD`.
     #[must_use]
     pub fn forward_chain(&self) -> &'static str {
-        let comes_by = |rule: &String| rule == "-j DOCKER-USER";
-        let forward = self.chain("FORWARD");
-        let is_docker = self.chain("DOCKER-USER").is_some()
+        let comes_by = |rule: &String| unconditional(rule).is_some_and(|to| to == DOCKER_USER);
+        let forward = self.chain(FORWARD);
+        let is_docker = self.chain(DOCKER_USER).is_some()
             && forward.is_some_and(|forward| forward.rules.iter().any(comes_by));
-        if is_docker { "DOCKER-USER" } else { "FORWARD" }
+        if is_docker { DOCKER_USER } else { FORWARD }
     }
 }
 
@@ -143,6 +153,18 @@ pub fn words(rule: &str) -> Vec<String> {
     }
     words.extend(word);
     words
+}
+
+/// The chain or target of a rule that holds for every packet.
+fn unconditional(rule: &str) -> Option<String> {
+    let words = words(rule);
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    match &words[..] {
+        ["-j", target, ..] | ["-m", "comment", "--comment", _, "-j", target, ..] => {
+            Some((*target).to_owned())
+        }
+        _ => None,
+    }
 }
 
 /// The chain or target that a rule leads to.
@@ -198,6 +220,8 @@ mod tests {
             ("-j ACCEPT", false),
             ("-j ufw-track-forward", false),
             ("-m comment --comment \"a -j DROP\" -j ACCEPT", false),
+            ("-m comment --comment \"all else\" -j DROP", true),
+            ("-m comment --comment \"all of eno1\" -i eno1 -j DROP", false),
         ] {
             let listing = Listing::parse(&format!("-P FORWARD ACCEPT\n-A FORWARD {last}\n"));
             assert_eq!(listing.drops(), drops, "{last}");

@@ -8,11 +8,15 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use kvmnet_core::kernel::KernelError;
+use kvmnet_core::model::Variant;
 
 use crate::listing::Listing;
 
 /// Where programs are looked for; never by `PATH`, which may hold anything.
 const DIRECTORIES: [&str; 4] = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"];
+/// What to do where a network's own rules can't be made.
+const ELSEWHERE: &str = "install iptables, or have the rules elsewhere: firewall = \"nftables\" in the \
+                         network's file";
 /// How long to wait for another program that works on the tables, in seconds.
 const PATIENCE: u32 = 5;
 
@@ -54,6 +58,12 @@ impl Family {
         }
     }
 
+    /// The family of that number.
+    #[must_use]
+    pub fn of_number(number: u8) -> Self {
+        if number == Self::Ipv4.number() { Self::Ipv4 } else { Self::Ipv6 }
+    }
+
     /// The tables that the older interface of the kernel has in use here. To ask for one by its
     /// program would make it.
     #[must_use]
@@ -67,26 +77,12 @@ impl Family {
     }
 }
 
-/// Which interface of the kernel a program works on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Variant {
-    /// nf_tables.
-    Nft,
-    /// The older one, x_tables.
-    Legacy,
-}
-
-impl Variant {
-    /// Both.
-    pub const ALL: [Self; 2] = [Self::Nft, Self::Legacy];
-}
-
 /// A program that lists and one that writes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Program {
     /// Whose packets.
     pub family: Family,
-    /// Which interface of the kernel.
+    /// Which interface of the kernel it works on.
     pub variant: Variant,
     list: PathBuf,
     restore: PathBuf,
@@ -99,7 +95,7 @@ impl Program {
     /// [`KernelError::Iptables`] where there is none.
     pub fn chosen(family: Family) -> Result<Self, KernelError> {
         let name = family.program();
-        let (list, restore) = pair(name)?;
+        let (list, restore) = pair(name, ELSEWHERE)?;
         let variant = match variant_by_name(&list) {
             Some(variant) => variant,
             None => variant_by_version(&list)?,
@@ -119,7 +115,8 @@ impl Program {
             Variant::Nft => "nft",
             Variant::Legacy => "legacy",
         };
-        let (list, restore) = pair(&format!("{}-{ending}", family.program()))?;
+        // What is in its tables is there, whatever a network's file says.
+        let (list, restore) = pair(&format!("{}-{ending}", family.program()), "install it")?;
         Ok(Self { family, variant, list, restore })
     }
 
@@ -128,6 +125,14 @@ impl Program {
     /// # Errors
     /// [`KernelError::Iptables`] in the program's own words.
     pub fn list(&self, table: &str) -> Result<Listing, KernelError> {
+        self.list_within(table, PATIENCE)
+    }
+
+    /// [`Program::list`], with so many seconds of patience.
+    ///
+    /// # Errors
+    /// As [`Program::list`].
+    pub fn list_within(&self, table: &str, patience: u32) -> Result<Listing, KernelError> {
         // The crate takes the path as a text that stays; so few are needed that it may.
         let path: &'static str = Box::leak(self.list.display().to_string().into_boxed_str());
         let program = iptables::IPTables {
@@ -139,7 +144,7 @@ impl Program {
         };
         let what = || format!("list table {table}");
         let output = program
-            .execute(table, &format!("-w {PATIENCE} -S"))
+            .execute(table, &format!("-w {patience} -S"))
             .map_err(|error| failed(what(), &self.list, format!("can't be run: {error}")))?;
         judge(what, &self.list, &output)?;
         Ok(Listing::parse(&String::from_utf8_lossy(&output.stdout)))
@@ -193,18 +198,14 @@ fn failed(what: String, program: &Path, problem: String) -> KernelError {
 }
 
 /// The program of that name, and the one that restores.
-fn pair(name: &str) -> Result<(PathBuf, PathBuf), KernelError> {
+fn pair(name: &str, remedy: &str) -> Result<(PathBuf, PathBuf), KernelError> {
     let find = |name: String| {
         let paths = DIRECTORIES.iter().map(|directory| Path::new(directory).join(&name));
         let mut paths = paths.filter(|path| path.is_file());
         paths.next().ok_or_else(|| KernelError::Iptables {
             what: "work on the rules".to_owned(),
             program: name,
-            problem: format!(
-                "is in none of {}; install iptables, or have the rules elsewhere: \
-                 firewall = \"nftables\" in the network's file",
-                DIRECTORIES.join(", ")
-            ),
+            problem: format!("is in none of {}; {remedy}", DIRECTORIES.join(", ")),
         })
     };
     Ok((find(name.to_owned())?, find(format!("{name}-restore"))?))

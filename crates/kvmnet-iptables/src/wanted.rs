@@ -2,7 +2,9 @@
 //! in which `iptables -S` prints them.
 
 use ipnet::Ipv4Net;
-use kvmnet_core::model::{Hook, ManagedNetwork, Match, NetworkName, Protocol, Rule, Verdict};
+use kvmnet_core::model::{
+    AcceptOwner, Hook, ManagedNetwork, Match, NetworkName, Protocol, Rule, Verdict,
+};
 use kvmnet_core::plan::{self, Surroundings};
 
 use crate::listing::{Listing, Purpose};
@@ -43,6 +45,7 @@ pub fn wanted(
         return Vec::new();
     };
     let name = &network.name;
+    let comment = AcceptOwner::Network(name.clone()).to_string();
     let mut all = Vec::new();
     for (family, filter) in filters {
         let mut wanted =
@@ -52,12 +55,12 @@ pub fn wanted(
         // through goes on to the administrator's own rules.
         if filter.drops() {
             let accepts = plan::accepts_of(network, family.number(), surroundings);
-            forward.extend(accepts.iter().map(|rule| text(name, rule, "ACCEPT")));
+            forward.extend(accepts.iter().map(|rule| text(&comment, rule, "ACCEPT")));
         }
         for chain in &table.chains {
             match &chain.hook {
                 Hook::Forward if *family == Family::Ipv4 => {
-                    forward.extend(chain.rules.iter().map(|rule| text(name, rule, "RETURN")));
+                    forward.extend(chain.rules.iter().map(|rule| text(&comment, rule, "RETURN")));
                 }
                 // Not in PREROUTING: with br_netfilter frames from guest to guest come by there, and
                 // can't be told from those for the host.
@@ -68,10 +71,10 @@ pub fn wanted(
                     let between = rule(vec![from, to.clone()], Verdict::Accept);
                     let drop_to = rule(vec![to], Verdict::Drop);
                     forward.extend(
-                        [&between, &drop_from, &drop_to].map(|rule| text(name, rule, "RETURN")),
+                        [&between, &drop_from, &drop_to].map(|rule| text(&comment, rule, "RETURN")),
                     );
                     let chain = Purpose::Input.chain(name);
-                    wanted.chains.push((chain, vec![text(name, &drop_from, "RETURN")]));
+                    wanted.chains.push((chain, vec![text(&comment, &drop_from, "RETURN")]));
                     wanted.jumps.push(jump(name, "INPUT", Purpose::Input, ""));
                 }
                 _ => {}
@@ -84,7 +87,7 @@ pub fn wanted(
         all.extend((!wanted.chains.is_empty()).then_some(wanted));
     }
     for chain in table.chains.iter().filter(|chain| chain.hook == Hook::Postrouting) {
-        let rules = chain.rules.iter().map(|rule| text(name, rule, "RETURN")).collect();
+        let rules = chain.rules.iter().map(|rule| text(&comment, rule, "RETURN")).collect();
         let subnet = network.mode.address().map(|address| format!("-s {} ", address.trunc()));
         let jump = jump(name, "POSTROUTING", Purpose::Postrouting, &subnet.unwrap_or_default());
         all.push(Wanted {
@@ -104,13 +107,15 @@ fn jump(network: &NetworkName, from: &'static str, to: Purpose, matches: &str) -
     Jump { from, rule, first: true }
 }
 
-/// A rule as `iptables -S` prints it; `accept` is what becomes of what may pass.
-fn text(network: &NetworkName, rule: &Rule, accept: &str) -> String {
+/// A rule with a comment, as `iptables -S` prints it; `accept` is what becomes of what may pass.
+#[must_use]
+pub fn text(comment: &str, rule: &Rule, accept: &str) -> String {
     let mut parts: Vec<(u8, String)> = rule.matches.iter().map(condition).collect();
     // The order of print; those of one kind stay as they are.
     parts.sort_by_key(|(order, _)| *order);
     let mut text: String = parts.into_iter().map(|(_, part)| part + " ").collect();
-    text.push_str(&format!("-m comment --comment kvmnet-{network} -j "));
+    let quote = if comment.contains(' ') { "\"" } else { "" };
+    text.push_str(&format!("-m comment --comment {quote}{comment}{quote} -j "));
     text.push_str(match rule.verdict {
         Verdict::Accept => accept,
         Verdict::Drop => "DROP",

@@ -42,9 +42,7 @@ impl System {
             }),
             dropping_chains,
             filters,
-            legacy_filter: sysctl::legacy_tables()
-                .iter()
-                .any(|table| table == nftables::FILTER_TABLE),
+            legacy_unread: None,
             forwarding: forwarding(&links)?,
             bridge_netfilter: sysctl::bridge_netfilter(),
             links,

@@ -37,6 +37,11 @@ pub trait Kernel {
         false
     }
 
+    /// Why a firewall that guests' packets go through could not be looked at by the last look.
+    fn unread(&self) -> Option<String> {
+        None
+    }
+
     /// Waits until no other run in this network namespace is under way.
     ///
     /// # Errors

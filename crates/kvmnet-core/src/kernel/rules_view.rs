@@ -115,7 +115,7 @@ impl System {
         tables: &[FoundTable],
     ) -> Result<Vec<FilterView>, KernelError> {
         self.met_others |= tables.iter().any(|table| table.id.name == FIREWALLD)
-            || sysctl::legacy_tables().iter().any(|table| table == nftables::FILTER_TABLE);
+            || sysctl::has_legacy_table(nftables::FILTER_TABLE);
         let mut filters = Vec::new();
         for family in [libc::NFPROTO_IPV4, libc::NFPROTO_IPV6].map(|family| family as u8) {
             let is_filter = |table: &FoundTable| {

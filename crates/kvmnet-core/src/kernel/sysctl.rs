@@ -48,10 +48,12 @@ fn filters_frames_of(program: &str) -> Option<bool> {
     Some(value.first() != Some(&b'0'))
 }
 
-/// The tables of xtables-legacy that are there (`/proc/net/ip_tables_names`).
-pub(super) fn legacy_tables() -> Vec<String> {
-    let names = fs::read_to_string("/proc/self/net/ip_tables_names").unwrap_or_default();
-    names.lines().map(str::to_owned).collect()
+/// Whether xtables-legacy has that table in use, for either family.
+pub(super) fn has_legacy_table(table: &str) -> bool {
+    ["ip_tables_names", "ip6_tables_names"].iter().any(|file| {
+        let names = fs::read_to_string(format!("/proc/self/net/{file}")).unwrap_or_default();
+        names.lines().any(|name| name == table)
+    })
 }
 
 /// Writes 1. Where that fails and 1 is there already, all is well.

@@ -221,6 +221,41 @@ fn chains_of(bridge: &Link, known: &[NetworkName]) -> Option<TableId> {
     Some(TableId::in_iptables(&mark.network))
 }
 
+impl System {
+    /// [`Kernel::release_view`], with filters that somebody else has looked at.
+    ///
+    /// # Errors
+    /// [`KernelError`] where the kernel doesn't answer.
+    pub fn release_view_with(
+        &mut self,
+        tap: Option<&InterfaceName>,
+        known: &[NetworkName],
+        others: Vec<FilterView>,
+    ) -> Result<ReleaseView, KernelError> {
+        let tap = match tap {
+            Some(tap) => link::one(&mut self.route, Which::Name(tap.as_str()))?,
+            None => None,
+        };
+        let master = tap.as_ref().and_then(|link| link.master);
+        let tables = self.tables()?;
+        let mut filters = self.filters_of(&tables)?;
+        filters.extend(others);
+        let bridges = self.bridges(master, &filters, known)?;
+        let chains = bridges.iter().filter_map(|bridge| chains_of(&bridge.link, known));
+        Ok(ReleaseView {
+            tables: tables
+                .into_iter()
+                .map(|table| table.id)
+                .filter(TableId::is_reserved)
+                .chain(chains)
+                .collect(),
+            bridges,
+            filters,
+            tap,
+        })
+    }
+}
+
 impl Kernel for System {
     type Lock = Lock;
     const HAS_IPTABLES: bool = false;
@@ -323,26 +358,7 @@ impl Kernel for System {
         tap: Option<&InterfaceName>,
         known: &[NetworkName],
     ) -> Result<ReleaseView, KernelError> {
-        let tap = match tap {
-            Some(tap) => link::one(&mut self.route, Which::Name(tap.as_str()))?,
-            None => None,
-        };
-        let master = tap.as_ref().and_then(|link| link.master);
-        let tables = self.tables()?;
-        let filters = self.filters_of(&tables)?;
-        let bridges = self.bridges(master, &filters, known)?;
-        let chains = bridges.iter().filter_map(|bridge| chains_of(&bridge.link, known));
-        Ok(ReleaseView {
-            tables: tables
-                .into_iter()
-                .map(|table| table.id)
-                .filter(TableId::is_reserved)
-                .chain(chains)
-                .collect(),
-            bridges,
-            filters,
-            tap,
-        })
+        self.release_view_with(tap, known, Vec::new())
     }
 
     fn apply(&mut self, step: &Step) -> Result<(), KernelError> {

@@ -37,9 +37,36 @@ impl fmt::Display for AcceptOwner {
     }
 }
 
+/// Which interface of the kernel a variant of iptables works on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Variant {
+    /// nf_tables.
+    Nft,
+    /// The older one, x_tables, of which nf_tables shows nothing.
+    Legacy,
+}
+
+impl Variant {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Nft, Self::Legacy];
+
+    /// The program that lists rules of this variant and family.
+    #[must_use]
+    pub fn program(self, family: u8) -> &'static str {
+        match (self, i32::from(family) == libc::NFPROTO_IPV4) {
+            (Self::Nft, true) => "iptables",
+            (Self::Nft, false) => "ip6tables",
+            (Self::Legacy, true) => "iptables-legacy",
+            (Self::Legacy, false) => "ip6tables-legacy",
+        }
+    }
+}
+
 /// The forward filter that iptables programs work on: table `filter` of one family.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct FilterView {
+    /// Where it is. A packet has to get past those of both.
+    pub variant: Variant,
     /// The address family (`NFPROTO_IPV4` or `NFPROTO_IPV6`).
     pub family: u8,
     /// The chain that accept rules belong in: `DOCKER-USER`, which Docker leaves alone, where it
@@ -48,6 +75,9 @@ pub struct FilterView {
     /// Whether it lets through only what its rules name: the policy is drop, or the last rule
     /// drops or rejects all that is left.
     pub drops: bool,
+    /// Whether this is where a network of firewall iptables has chains of its own, with what its
+    /// guests need.
+    pub has_own_chains: bool,
     /// The rules of ours in either chain.
     pub accepts: Vec<FoundAccept>,
 }
@@ -68,13 +98,24 @@ pub struct FoundAccept {
 pub struct RulePlace {
     /// The chain.
     pub chain: String,
+    /// Which of the chain's rules it is.
+    pub id: RuleId,
+}
+
+/// What tells a rule from the others of its chain.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum RuleId {
     /// The kernel's number for it (`NFTA_RULE_HANDLE`).
-    pub handle: u64,
+    Handle(u64),
+    /// x_tables has no numbers that stay: what it says, as it is printed behind the chain's name.
+    Text(String),
 }
 
 /// A change to our rules in the table `filter` of one family, in one transaction.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct AcceptsChange {
+    /// Where the table is.
+    pub variant: Variant,
     /// The address family.
     pub family: u8,
     /// The chain at whose head the new rules go.
@@ -88,7 +129,11 @@ pub struct AcceptsChange {
 impl fmt::Display for AcceptsChange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let table = if i32::from(self.family) == libc::NFPROTO_IPV4 { "ip" } else { "ip6" };
-        write!(f, "in {table} filter {}:", self.chain)?;
+        let whose = match self.variant {
+            Variant::Nft => "",
+            Variant::Legacy => "iptables-legacy's ",
+        };
+        write!(f, "in {whose}{table} filter {}:", self.chain)?;
         let mut separator = "";
         for (_, rule) in &self.insert {
             write!(f, "{separator} insert {rule}")?;

@@ -2,7 +2,7 @@
 
 use ipnet::Ipv4Net;
 
-use super::{FilterView, InterfaceName, Link, Mark, NetworkName, TableId, owner_of};
+use super::{FilterView, InterfaceName, Link, Mark, NetworkName, TableId, Variant, owner_of};
 
 /// What an administrator's look at the host sees. It is taken without the lock, so runs that are
 /// under way show as far as they have come.
@@ -25,9 +25,8 @@ pub struct HostView {
     /// The filters that may hold rules of kvmnet's; none where the kernel doesn't let this process
     /// look.
     pub filters: Option<Vec<FilterView>>,
-    /// Whether xtables-legacy's filter table is there, in which nf_tables shows nothing
-    /// (`/proc/net/ip_tables_names`).
-    pub legacy_filter: bool,
+    /// Why the filter of iptables-legacy, which is in use, could not be looked at.
+    pub legacy_unread: Option<String>,
     /// What forwards IPv4.
     pub forwarding: HostForwarding,
     /// Whether IPv4 frames that a bridge passes on go through the host's iptables and nftables
@@ -47,6 +46,8 @@ pub struct HostForwarding {
 /// A base chain that filters forwarded packets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ForwardChain {
+    /// Where its table is.
+    pub variant: Variant,
     /// Its table.
     pub table: TableId,
     /// Its name.
@@ -56,7 +57,7 @@ pub struct ForwardChain {
 }
 
 impl ForwardChain {
-    /// Whether it is iptables-nft's own `FORWARD`, where kvmnet adds its rules by itself.
+    /// Whether it is iptables' own `FORWARD`, of either variant, where kvmnet adds its rules by itself.
     #[must_use]
     pub fn is_iptables(&self) -> bool {
         let is_ip =

@@ -11,7 +11,7 @@ mod network;
 mod step;
 mod view;
 
-pub use accept::{AcceptOwner, AcceptsChange, FilterView, FoundAccept, RulePlace};
+pub use accept::{AcceptOwner, AcceptsChange, FilterView, FoundAccept, RuleId, RulePlace, Variant};
 pub use firewall::{Chain, Hook, Match, Policy, Protocol, Rule, Table, TableId, Verdict};
 pub use host::{ForwardChain, HostForwarding, HostRoute, HostView, RulesState};
 pub use link::{ALL_GROUPS, BRIDGE_GROUP, Inet6, Link, LinkKind};

@@ -4,7 +4,7 @@ use std::fmt;
 
 use ipnet::Ipv4Net;
 
-use super::{AcceptsChange, InterfaceName, Mac, Mark, Table, TableId};
+use super::{AcceptsChange, InterfaceName, Mac, Mark, Table, TableId, Variant};
 
 /// One transaction: one `sendmsg` of rtnetlink messages, one nf_tables batch, or one write.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -145,6 +145,7 @@ impl Step {
         match self {
             Self::InstallTable { table, .. } => table.id.is_in_iptables(),
             Self::DeleteTable(id) => id.is_in_iptables(),
+            Self::Accepts(change) => change.variant == Variant::Legacy,
             _ => false,
         }
     }

@@ -18,16 +18,18 @@ pub struct Surroundings<'a> {
     pub bridge_netfilter: bool,
 }
 
-/// The rules that a network's guests need in the forward filter of this family.
+/// The rules that a network's guests need in this forward filter.
 pub(super) fn of_network(
     network: &ManagedNetwork,
-    family: u8,
+    filter: &FilterView,
     surroundings: &Surroundings<'_>,
 ) -> Vec<Rule> {
     match network.firewall {
-        // With iptables they are in chains of the network's own.
-        Firewall::None | Firewall::Iptables => Vec::new(),
-        Firewall::Auto | Firewall::Nftables => narrow(network, family, surroundings),
+        Firewall::None => Vec::new(),
+        Firewall::Iptables if filter.has_own_chains => Vec::new(),
+        Firewall::Iptables | Firewall::Auto | Firewall::Nftables => {
+            narrow(network, filter.family, surroundings)
+        }
     }
 }
 
@@ -97,10 +99,10 @@ fn accept(matches: Vec<Match>) -> Rule {
 pub(super) fn change(
     filters: &[FilterView],
     owner: &AcceptOwner,
-    wanted: impl Fn(u8) -> Vec<Rule>,
+    wanted: impl Fn(&FilterView) -> Vec<Rule>,
 ) -> Vec<Step> {
     let steps = filters.iter().filter_map(|filter| {
-        let mut missing = wanted(filter.family);
+        let mut missing = wanted(filter);
         let mut delete = Vec::new();
         for found in filter.accepts.iter().filter(|found| found.owner == *owner) {
             let at = missing.iter().position(|rule| {
@@ -136,7 +138,8 @@ pub(super) fn no_uplink(view: &ManagedView, network: &ManagedNetwork) -> Option<
 pub(super) fn notes(steps: &[Step]) -> Vec<Note> {
     let notes = steps.iter().filter_map(|step| match step {
         Step::Accepts(change) if !change.insert.is_empty() => {
-            Some(Note::Accepts { family: change.family, chain: change.chain.clone() })
+            let AcceptsChange { variant, family, chain, .. } = change;
+            Some(Note::Accepts { variant: *variant, family: *family, chain: chain.clone() })
         }
         _ => None,
     });
@@ -160,6 +163,7 @@ fn step(
     let is_something = !insert.is_empty() || !delete.is_empty();
     is_something.then(|| {
         let chain = filter.chain.clone();
-        Step::Accepts(AcceptsChange { family: filter.family, chain, insert, delete })
+        let FilterView { variant, family, .. } = *filter;
+        Step::Accepts(AcceptsChange { variant, family, chain, insert, delete })
     })
 }

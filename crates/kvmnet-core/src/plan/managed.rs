@@ -342,8 +342,8 @@ impl Situation<'_> {
         let owner = AcceptOwner::Network(network.name.clone());
         let surroundings =
             Surroundings { uplinks: &view.uplinks, bridge_netfilter: view.bridge_netfilter };
-        accepts::change(&view.filters, &owner, |family| {
-            accepts::of_network(network, family, &surroundings)
+        accepts::change(&view.filters, &owner, |filter| {
+            accepts::of_network(network, filter, &surroundings)
         })
     }
 

@@ -19,7 +19,7 @@ pub use rules::table_of;
 
 use ipnet::Ipv4Net;
 
-use crate::model::{Mode, NetworkName, Step, TableId};
+use crate::model::{Mode, NetworkName, Step, TableId, Variant};
 
 /// What attaching a tap comes to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,6 +54,8 @@ pub enum Note {
     },
     /// The host's own firewall lets through only what it names, and now names the guests.
     Accepts {
+        /// Where the chain is.
+        variant: Variant,
         /// The address family (`NFPROTO_IPV4` or `NFPROTO_IPV6`).
         family: u8,
         /// The chain that has the new rules.
@@ -67,6 +69,11 @@ pub enum Note {
     /// The host's own firewall lets through only what it names, and there is no default route whose
     /// interface could be named.
     NoUplink,
+    /// The host's own firewall could not be looked at: it may let through only what it names.
+    MayNotAccept {
+        /// The reason.
+        why: String,
+    },
     /// The host forwarded no IPv4 before.
     TurnedOnForwarding {
         /// Whether that is so for the whole host, `net.ipv4.ip_forward`, which stays on.

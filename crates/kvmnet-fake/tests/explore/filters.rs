@@ -1,6 +1,6 @@
 //! A host whose own firewall lets through only what it names.
 
-use kvmnet_core::model::FilterView;
+use kvmnet_core::model::{FilterView, Variant};
 use kvmnet_fake::{Explorer, FakeHost, Verb, run};
 
 use crate::{FULL, actor, clean, report};
@@ -8,15 +8,21 @@ use crate::{FULL, actor, clean, report};
 /// Docker or ufw has made FORWARD drop: the guests have their accepts, and those go with them.
 #[test]
 fn guests_behind_a_filter_that_drops() {
-    let filter = |family: i32, chain: &str| FilterView {
+    let filter = |variant, family: i32, chain: &str| FilterView {
+        variant,
         family: family as u8,
         chain: chain.to_owned(),
         drops: true,
+        has_own_chains: false,
         accepts: vec![],
     };
     let mut host = clean();
-    host.filters =
-        vec![filter(libc::NFPROTO_IPV4, "DOCKER-USER"), filter(libc::NFPROTO_IPV6, "FORWARD")];
+    // Of both variants: what one lets through, the other may drop.
+    host.filters = vec![
+        filter(Variant::Nft, libc::NFPROTO_IPV4, "DOCKER-USER"),
+        filter(Variant::Nft, libc::NFPROTO_IPV6, "FORWARD"),
+        filter(Variant::Legacy, libc::NFPROTO_IPV4, "FORWARD"),
+    ];
     (host.bridge_netfilter, host.default_route) = (true, Some(2));
     let accepts = |host: &FakeHost| -> Vec<usize> {
         host.filters.iter().map(|filter| filter.accepts.len()).collect()
@@ -31,7 +37,7 @@ fn guests_behind_a_filter_that_drops() {
             if up.link("probe").is_some() {
                 let probe = actor(Verb::Natup, "probe");
                 assert!(run(&mut up, &probe).0.is_ok(), "{}", moment.history());
-                let wanted = if moment.flushed { vec![] } else { vec![4, 1] };
+                let wanted = if moment.flushed { vec![4] } else { vec![4, 1, 4] };
                 assert_eq!(accepts(&up), wanted, "natup\n{}", moment.history());
                 assert_eq!(run(&mut up, &probe).1, 0, "a second run\n{}", moment.history());
             }
@@ -39,7 +45,7 @@ fn guests_behind_a_filter_that_drops() {
             for tap in ["a", "b", "gone"] {
                 assert!(run(&mut down, &actor(Verb::Natdown, tap)).0.is_ok());
             }
-            let wanted = if moment.flushed { vec![] } else { vec![0, 0] };
+            let wanted = if moment.flushed { vec![0] } else { vec![0, 0, 0] };
             assert_eq!(accepts(&down), wanted, "natdown\n{}", moment.history());
         });
         report(&actors, statistics);

@@ -12,7 +12,7 @@ use ipnet::Ipv4Net;
 use kvmnet_core::config;
 use kvmnet_core::model::{
     BridgedNetwork, Firewall, InterfaceName, LinkKind, ManagedNetwork, Mark, Mode, Network,
-    NetworkName, TableId,
+    NetworkName, RuleId, TableId,
 };
 use kvmnet_core::ops;
 use kvmnet_fake::{
@@ -101,7 +101,7 @@ fn essence(host: &FakeHost) -> FakeHost {
     essence.ip_forward = false;
     for filter in &mut essence.filters {
         // The kernel numbers rules as they come, and their order means nothing.
-        filter.accepts.iter_mut().for_each(|found| found.at.handle = 0);
+        filter.accepts.iter_mut().for_each(|found| found.at.id = RuleId::Handle(0));
         filter.accepts.sort_by_key(|found| format!("{found:?}"));
     }
     essence

@@ -4,7 +4,7 @@
 use ipnet::Ipv4Net;
 use kvmnet_core::Chain;
 use kvmnet_core::model::{
-    Firewall, ForwardChain, InterfaceName, LinkKind, ManagedNetwork, Network, owner_of,
+    Firewall, ForwardChain, InterfaceName, LinkKind, ManagedNetwork, Network, Variant, owner_of,
 };
 use kvmnet_core::ops;
 use kvmnet_core::plan::{Purpose, Refusal};
@@ -26,14 +26,6 @@ pub fn find(seen: &Gathered) -> Result<Vec<Finding>, Error> {
             Network::Managed(managed) => {
                 findings.extend(refusal(&mut kernel, managed, described.file.is_some(), seen)?);
                 findings.extend(covering_route(managed, seen));
-                findings.extend(kernel.is_stopped_by_legacy(managed).then(|| {
-                    Finding::Warning(format!(
-                        "network {}: iptables-legacy is in use here, too, and its FORWARD drops what \
-                         its rules don't name, its guests' packets among it; let them through there, \
-                         or have no rules in it",
-                        described.name
-                    ))
-                }));
             }
             Network::Bridged(bridged) => {
                 let name = bridged.bridge.clone();
@@ -117,7 +109,7 @@ fn covering_route(network: &ManagedNetwork, seen: &Gathered) -> Option<Finding> 
 /// Firewalls that let through only what they name, and that kvmnet adds nothing to.
 fn firewalls(seen: &Gathered) -> Vec<Finding> {
     let mut findings = Vec::new();
-    for ForwardChain { table, chain, by_policy } in others(seen) {
+    for ForwardChain { table, chain, by_policy, .. } in others(seen) {
         let why = if *by_policy { "by its policy" } else { "by its last rule" };
         let remedy = match table.name.as_str() {
             "firewalld" => {
@@ -138,13 +130,12 @@ fn firewalls(seen: &Gathered) -> Vec<Finding> {
              cuts guests off, {remedy}"
         )));
     }
-    if seen.host.legacy_filter {
-        findings.push(Finding::Warning(
-            "iptables-legacy: its filter table is in use, and kvmnet adds no rules to it; where it \
-             cuts guests off, name them: iptables-legacy -I FORWARD -i BRIDGE -j ACCEPT"
-                .to_owned(),
-        ));
-    }
+    findings.extend(seen.host.legacy_unread.iter().map(|why| {
+        Finding::Warning(format!(
+            "iptables-legacy: its filter table is in use, and guests are cut off where it forwards only \
+             what it names, since kvmnet {why}"
+        ))
+    }));
     findings
 }
 
@@ -157,10 +148,14 @@ fn left_to_the_administrator(seen: &Gathered) -> Vec<Finding> {
     let own = |chain: &&&ForwardChain| chain.is_iptables();
     hands_off
         .flat_map(|described| {
-            chains.iter().filter(own).map(|ForwardChain { table, chain, by_policy }| {
+            chains.iter().filter(own).map(|ForwardChain { variant, table, chain, by_policy }| {
                 let why = if *by_policy { "by its policy" } else { "by its last rule" };
+                let firewall = match variant {
+                    Variant::Nft => "nftables",
+                    Variant::Legacy => "iptables-legacy",
+                };
                 Finding::Warning(format!(
-                    "network {}: nftables chain {table} {chain} lets through only what it names, \
+                    "network {}: {firewall} chain {table} {chain} lets through only what it names, \
                      {why}, and firewall = \"none\" keeps kvmnet from naming the guests",
                     described.name
                 ))

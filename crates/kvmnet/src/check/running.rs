@@ -113,10 +113,10 @@ fn accepts_for_nobody(seen: &Gathered, up: &[NetworkName]) -> Vec<Finding> {
     };
     let finding = |filter: &FilterView| {
         let count = filter.accepts.iter().filter(is_for_nobody).count();
-        let table = TableId { family: filter.family, name: "filter".to_owned() };
+        let program = filter.variant.program(filter.family);
         (count > 0).then(|| {
             Finding::Warning(format!(
-                "{table}: {count} of its rules let through guests of kvmnet's who are gone; kvmnet \
+                "{program}: {count} rules let through guests of kvmnet's who are gone; kvmnet \
                  gc deletes them"
             ))
         })

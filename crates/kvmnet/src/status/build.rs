@@ -2,11 +2,11 @@
 
 use kvmnet_core::model::{
     AcceptOwner, Firewall, ForwardChain, Forwarding, HostView, Link, LinkKind, ManagedNetwork,
-    Mark, Mode, Network, RulesState, TableId,
+    Mark, Mode, Network, RulesState, TableId, Variant,
 };
 
 use super::model::{
-    BridgeStatus, ChainStatus, ForwardingStatus, HolderStatus, HostStatus, NetworkStatus,
+    BridgeStatus, ChainStatus, ForwardingStatus, HolderStatus, HostStatus, LEGACY, NetworkStatus,
     PortStatus, RulesStatus, RulesWord, State, Status, VERSION,
 };
 use crate::gather::{Described, Gathered};
@@ -46,6 +46,10 @@ fn dropping_chains(host: &HostView) -> Option<Vec<ChainStatus>> {
         chains
             .filter(|chain| !chain.table.is_reserved())
             .map(|chain| ChainStatus {
+                firewall: match chain.variant {
+                    Variant::Nft => "nftables",
+                    Variant::Legacy => LEGACY,
+                },
                 chain: format!("{} {}", chain.table, chain.chain),
                 opened_for: opened_for(chain, host),
             })
@@ -55,7 +59,10 @@ fn dropping_chains(host: &HostView) -> Option<Vec<ChainStatus>> {
 
 fn opened_for(chain: &ForwardChain, host: &HostView) -> Vec<String> {
     let filters = host.filters.iter().flatten();
-    let own = filters.filter(|filter| chain.is_iptables() && filter.family == chain.table.family);
+    let own = filters.filter(|filter| {
+        let is_its = (filter.variant, filter.family) == (chain.variant, chain.table.family);
+        chain.is_iptables() && is_its
+    });
     let mut names: Vec<String> = own
         .flat_map(|filter| &filter.accepts)
         .map(|found| match &found.owner {

@@ -1,6 +1,8 @@
 //! The tables of `kvmnet status`.
 
-use super::model::{HolderStatus, HostStatus, NetworkStatus, PortStatus, RulesWord, State, Status};
+use super::model::{
+    HolderStatus, HostStatus, LEGACY, NetworkStatus, PortStatus, RulesWord, State, Status,
+};
 use crate::print::{BAD, FAINT, GOOD, HEAD, WARNING, columns, styled};
 
 const NOTHING: &str = "-";
@@ -123,7 +125,10 @@ pub fn filtering(host: &HostStatus) -> String {
     let chains = host.dropping_chains.iter().flatten();
     chains
         .map(|chain| {
-            let names = plain(&chain.chain);
+            let names = match chain.firewall {
+                LEGACY => plain(&format!("{LEGACY} {}", chain.chain)),
+                _ => plain(&chain.chain),
+            };
             match chain.opened_for.join(", ") {
                 opened if opened.is_empty() => {
                     format!("{names} lets through only what it names.\n")

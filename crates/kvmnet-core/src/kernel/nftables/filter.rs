@@ -9,13 +9,15 @@ use super::message::{
     HEADER, Message, NFT_MSG_DELRULE, NFT_MSG_GETCHAIN, NFT_MSG_GETGEN, NFT_MSG_GETRULE,
     NFT_MSG_NEWRULE, NFTA_CHAIN_HOOK, NFTA_CHAIN_NAME, NFTA_CHAIN_POLICY, NFTA_CHAIN_TABLE,
     NFTA_GEN_ID, NFTA_HOOK_HOOKNUM, NFTA_RULE_CHAIN, NFTA_RULE_EXPRESSIONS, NFTA_RULE_HANDLE,
-    NFTA_RULE_TABLE, NFTA_RULE_USERDATA, attribute, begin_at, end, kind, nested,
+    NFTA_RULE_POSITION, NFTA_RULE_TABLE, NFTA_RULE_USERDATA, attribute, begin_at, end, kind,
+    nested,
 };
 use crate::kernel::KernelError;
 use crate::kernel::attributes::{Attributes, read_be32, read_string};
 use crate::kernel::socket::{Batch, Socket};
 use crate::model::{
-    AcceptOwner, AcceptsChange, FilterView, ForwardChain, FoundAccept, RulePlace, TableId,
+    AcceptOwner, AcceptsChange, FilterView, ForwardChain, FoundAccept, RuleId, RulePlace, TableId,
+    Variant,
 };
 
 /// The table's name.
@@ -23,6 +25,9 @@ pub(in crate::kernel) const TABLE: &str = "filter";
 const FORWARD: &str = "FORWARD";
 /// Made by Docker for rules of others, and left alone by it from then on.
 const DOCKER_USER: &str = "DOCKER-USER";
+
+/// Of a network's chains in the tables of iptables, which come before accepts of others.
+const OWN_CHAINS: &str = "KVMNET-";
 
 /// How often a change is tried on a ruleset that others keep changing.
 const ATTEMPTS: usize = 32;
@@ -51,9 +56,11 @@ pub(in crate::kernel) fn filter_view(
         found.extend(rules(socket, family, TABLE, DOCKER_USER)?);
     }
     Ok(Some(FilterView {
+        variant: Variant::Nft,
         family,
         chain: chain.to_owned(),
         drops,
+        has_own_chains: false,
         accepts: found.into_iter().filter_map(Found::into_accept).collect(),
     }))
 }
@@ -70,7 +77,8 @@ pub(in crate::kernel) fn dropping_chains(
     })?;
     let mut dropping = Vec::new();
     for chain in found {
-        let ForwardChain { table: TableId { family, name }, chain: chain_name, by_policy } = &chain;
+        let ForwardChain { table: TableId { family, name }, chain: chain_name, by_policy, .. } =
+            &chain;
         let drops = *by_policy
             || rules(socket, *family, name, chain_name)?.last().is_some_and(Found::stops_all);
         if drops {
@@ -95,7 +103,8 @@ fn forward_chain(payload: &[u8]) -> Option<ForwardChain> {
     let table = TableId { family, name: text(NFTA_CHAIN_TABLE)? };
     let policy = attributes.find(NFTA_CHAIN_POLICY).and_then(read_be32)?;
     let by_policy = policy == libc::NF_DROP as u32;
-    let chain = ForwardChain { table, chain: text(NFTA_CHAIN_NAME)?, by_policy };
+    let chain =
+        ForwardChain { variant: Variant::Nft, table, chain: text(NFTA_CHAIN_NAME)?, by_policy };
     (hook == libc::NF_INET_FORWARD as u32).then_some(chain)
 }
 
@@ -140,23 +149,34 @@ fn try_to_change(socket: &mut Socket, change: &AcceptsChange) -> Result<(), Kern
          firewall = \"none\" does without",
         TableId { family, name: TABLE.to_owned() }
     );
-    let deletions = change.delete.iter().filter(|place| ours.contains(place)).map(|place| {
+    let deletions = change.delete.iter().filter(|place| ours.contains(place));
+    let deletions = deletions.filter_map(|place| {
+        let RuleId::Handle(handle) = &place.id else { return None };
         let attributes = vec![
             attribute(NFTA_RULE_TABLE, TABLE),
             attribute(NFTA_RULE_CHAIN, place.chain.as_str()),
-            attribute(NFTA_RULE_HANDLE, place.handle.to_be_bytes()),
+            attribute(NFTA_RULE_HANDLE, handle.to_be_bytes()),
         ];
-        (NFT_MSG_DELRULE, NlmF::empty(), Message::new(family, attributes))
+        Some((NFT_MSG_DELRULE, NlmF::empty(), Message::new(family, attributes)))
     });
-    // Each goes to the head, so the last comes first.
+    let behind = match change.insert.is_empty() {
+        true => None,
+        false => last_jump_at_head(rules(socket, family, TABLE, chain)?, change),
+    };
+    // Each goes to the same place, so the last comes first.
     let insertions = change.insert.iter().rev().map(|(owner, rule)| {
-        let attributes = vec![
+        let mut attributes = vec![
             attribute(NFTA_RULE_TABLE, TABLE),
             attribute(NFTA_RULE_CHAIN, chain),
             nested(NFTA_RULE_EXPRESSIONS, expression::encode(&lower(rule))),
             attribute(NFTA_RULE_USERDATA, userdata(&owner.to_string()).as_slice()),
         ];
-        (NFT_MSG_NEWRULE, NlmF::CREATE, Message::new(family, attributes))
+        let mut flags = NlmF::CREATE;
+        if let Some(handle) = behind {
+            attributes.push(attribute(NFTA_RULE_POSITION, handle.to_be_bytes()));
+            flags |= NlmF::APPEND;
+        }
+        (NFT_MSG_NEWRULE, flags, Message::new(family, attributes))
     });
     let messages: Vec<_> = deletions.chain(insertions).collect();
     let Some(last) = messages.len().checked_sub(1) else {
@@ -173,6 +193,18 @@ fn try_to_change(socket: &mut Socket, change: &AcceptsChange) -> Result<(), Kern
     }
     end(&mut batch, &what);
     socket.request(batch, |_, _| {})
+}
+
+/// The last of the rules at a chain's head that lead to chains of kvmnet's. A network that is to be
+/// kept from others is so by what comes first.
+fn last_jump_at_head(rules: Vec<Found>, change: &AcceptsChange) -> Option<u64> {
+    let stay = rules.into_iter().filter(|rule| !change.delete.contains(&rule.at));
+    let jumps = stay.take_while(Found::leads_to_kvmnets);
+    let last = jumps.last()?;
+    match last.at.id {
+        RuleId::Handle(handle) => Some(handle),
+        RuleId::Text(_) => None,
+    }
 }
 
 /// The number of the ruleset's present state.
@@ -265,7 +297,7 @@ fn read_rule(payload: &[u8], family: u8, table: &str, chain: &str) -> Option<Fou
     let own_words = expressions.iter().find_map(comment_of);
     let words = attributes.find(NFTA_RULE_USERDATA).and_then(comment_in_userdata);
     Some(Found {
-        at: RulePlace { chain: chain.to_owned(), handle },
+        at: RulePlace { chain: chain.to_owned(), id: RuleId::Handle(handle) },
         comment: own_words.or(words),
         expressions,
     })
@@ -315,6 +347,11 @@ impl Found {
 
     fn always_leads_to(&self, wanted: &str) -> bool {
         matches!(self.unconditional(), Some(Expression::Jump { chain, .. }) if chain == wanted)
+    }
+
+    fn leads_to_kvmnets(&self) -> bool {
+        let target = self.unconditional();
+        matches!(target, Some(Expression::Jump { chain, .. }) if chain.starts_with(OWN_CHAINS))
     }
 
     /// What it is of ours. Rules that don't accept are nobody's but the administrator's, whatever

@@ -4,8 +4,8 @@ use super::{assert_plan, name, network_name, nothing_there, own_bridge, port_of,
 use crate::config;
 use crate::model::{
     AcceptOwner, BridgeView, BridgedNetwork, BridgedView, FilterView, Firewall, ForwardingView,
-    FoundAccept, Link, ManagedNetwork, ManagedView, Mode, ReleaseView, Rule, RulePlace, Step,
-    TableState, TapView,
+    FoundAccept, Link, ManagedNetwork, ManagedView, Mode, ReleaseView, Rule, RuleId, RulePlace,
+    Step, TableState, TapView, Variant,
 };
 use crate::plan::{
     AttachPlan, Note, Purpose, Refusal, ReleaseScope, attach_bridged, attach_managed, release,
@@ -16,7 +16,9 @@ const IPV4: u8 = libc::NFPROTO_IPV4 as u8;
 const IPV6: u8 = libc::NFPROTO_IPV6 as u8;
 
 fn filter(family: u8, chain: &str, drops: bool) -> FilterView {
-    FilterView { family, chain: chain.to_owned(), drops, accepts: vec![] }
+    let chain = chain.to_owned();
+    let variant = Variant::Nft;
+    FilterView { variant, family, chain, drops, has_own_chains: false, accepts: vec![] }
 }
 
 /// The default network whole, behind a FORWARD that drops.
@@ -57,7 +59,7 @@ const BETWEEN: &str = "insert iifname \"br0\" oifname \"br0\" accept";
 fn applied(step: &Step, first: u64) -> Vec<FoundAccept> {
     let Step::Accepts(change) = step else { panic!("{step}") };
     let found = |(n, (owner, rule)): (usize, &(AcceptOwner, Rule))| FoundAccept {
-        at: RulePlace { chain: change.chain.clone(), handle: first + n as u64 },
+        at: RulePlace { chain: change.chain.clone(), id: RuleId::Handle(first + n as u64) },
         owner: owner.clone(),
         rule: Some(rule.clone()),
     };
@@ -119,6 +121,28 @@ fn a_routed_network_is_open_from_the_uplinks_and_an_isolated_one_to_nobody() {
     view.bridge_netfilter = true;
     let between = format!("in ip filter FORWARD: {BETWEEN}");
     assert_plan(plan(&view, &network(Mode::Isolated)), &[&between]);
+}
+
+/// A packet has to get past both.
+#[test]
+fn each_variant_of_iptables_has_them() {
+    let legacy = FilterView { variant: Variant::Legacy, ..filter(IPV4, "DOCKER-USER", true) };
+    let mut view = behind(vec![filter(IPV4, "FORWARD", true), legacy]);
+    let nft = format!("in ip filter FORWARD: {OUT}; {ANSWERS}; {TRANSLATED}");
+    let legacy = nft.replace("ip filter FORWARD", "iptables-legacy's ip filter DOCKER-USER");
+    assert_plan(plan(&view, &nat()), &[&nft, &legacy]);
+    let of_legacy = applied(&plan(&view, &nat()).unwrap().steps[1], 1);
+    // Where its rules are in iptables, but for the one where chains of its own have them.
+    view.bridge.as_mut().unwrap().alias.push_str(":iptables");
+    let iptables = ManagedNetwork { firewall: Firewall::Iptables, ..nat() };
+    view.filters[0].has_own_chains = true;
+    assert_plan(plan(&view, &iptables), &[&legacy]);
+    view.filters.iter_mut().for_each(|filter| filter.has_own_chains = !filter.has_own_chains);
+    assert_plan(plan(&view, &iptables), &[&nft]);
+    // What the network had there before it went to iptables goes.
+    view.filters[1].accepts = of_legacy;
+    let gone = "in iptables-legacy's ip filter DOCKER-USER: delete 3 rules of kvmnet's";
+    assert_plan(plan(&view, &iptables), &[&nft, gone]);
 }
 
 #[test]
