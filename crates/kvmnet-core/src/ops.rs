@@ -33,7 +33,10 @@ pub fn up<K: Kernel>(
         Network::Managed(managed) => plan_managed(kernel, Purpose::Guest(tap), managed, goal)?,
         Network::Bridged(bridged) => plan_bridged(kernel, tap, bridged, known)?,
     };
-    if !matches!(network, Network::Managed(managed) if managed.firewall == Firewall::None) {
+    let is_left_alone = |managed: &ManagedNetwork| {
+        managed.firewall == Firewall::None && managed.wanted_zone().is_none()
+    };
+    if !matches!(network, Network::Managed(managed) if is_left_alone(managed)) {
         require_whole(kernel, &plan.steps, goal)?;
     }
     let mut notes = plan.notes;
@@ -162,7 +165,7 @@ pub fn repair<K: Kernel>(
         return Ok(None);
     }
     let plan = plan::attach_managed(&view, Purpose::Repair, network)?;
-    repaired(kernel, &plan.steps, goal).map(Some)
+    repaired(kernel, &plan.steps, plan.notes, goal).map(Some)
 }
 
 /// Puts back what the guests on an administrator's bridge need of the host's own firewall, if `tap`
@@ -185,17 +188,23 @@ pub fn repair_bridged<K: Kernel>(
         return Ok(None);
     }
     let plan = plan::attach_bridged(&view, tap, network, known)?;
-    let is_accepts = |step: &Step| matches!(step, Step::Accepts(_));
-    let steps: Vec<Step> = plan.steps.into_iter().filter(is_accepts).collect();
-    repaired(kernel, &steps, goal).map(Some)
+    let is_of_firewalls = |step: &Step| matches!(step, Step::Accepts(_) | Step::Zone(_));
+    let steps: Vec<Step> = plan.steps.into_iter().filter(is_of_firewalls).collect();
+    repaired(kernel, &steps, plan.notes, goal).map(Some)
 }
 
-fn repaired<K: Kernel>(kernel: &mut K, steps: &[Step], goal: Goal<'_>) -> Result<Report, Error> {
+fn repaired<K: Kernel>(
+    kernel: &mut K,
+    steps: &[Step],
+    mut notes: Vec<Note>,
+    goal: Goal<'_>,
+) -> Result<Report, Error> {
     for step in steps {
         debug!("{step}");
         kernel.apply(step).map_err(|source| goal.failed(source))?;
     }
-    Ok(Report::Repaired { steps: steps.iter().map(ToString::to_string).collect() })
+    notes.retain(|note| matches!(note, Note::NotInZone { .. }));
+    Ok(Report::Repaired { steps: steps.iter().map(ToString::to_string).collect(), notes })
 }
 
 /// The steps that a run for this purpose would take now.
@@ -352,6 +361,10 @@ fn apply_until_one_fails<K: Kernel>(
             (Err(error), Step::Accepts(_)) => {
                 notes.retain(|note| !matches!(note, Note::Accepts { .. }));
                 notes.push(Note::NotAccepted { why: Chain(&error).to_string() });
+            }
+            (Err(error), Step::Zone(_)) => {
+                notes.retain(|note| !matches!(note, Note::InZone { .. }));
+                notes.push(Note::NotInZone { why: Chain(&error).to_string() });
             }
             (Err(error), _) => return Err(error),
         }

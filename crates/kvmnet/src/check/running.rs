@@ -3,11 +3,11 @@
 use kvmnet_core::model::{Mark, Network, TableId};
 use kvmnet_core::ops;
 use kvmnet_core::plan::Purpose;
-use kvmnet_iptables::Iptables;
 
 use super::Finding;
 use crate::error::Error;
 use crate::gather::Gathered;
+use crate::kernel;
 
 /// Looks at each bridge of kvmnet's.
 ///
@@ -15,7 +15,7 @@ use crate::gather::Gathered;
 /// [`Error::Look`] where the kernel doesn't answer.
 pub fn find(seen: &Gathered) -> Result<Vec<Finding>, Error> {
     let mut findings = Vec::new();
-    let mut kernel = Iptables::open()?;
+    let mut kernel = kernel::open()?;
     let mut up = Vec::new();
     for (bridge, mark) in seen.host.own_bridges(&seen.known) {
         let Mark { network: name, pinned, .. } = &mark;
@@ -68,7 +68,7 @@ pub fn find(seen: &Gathered) -> Result<Vec<Finding>, Error> {
             "nftables table {table}: network {network} is not up; kvmnet gc deletes it"
         )));
     }
-    for network in kernel.networks()?.into_iter().filter(|network| !up.contains(network)) {
+    for network in kernel.inner.networks()?.into_iter().filter(|network| !up.contains(network)) {
         findings.push(Finding::Warning(format!(
             "the chains KVMNET-{network}-* of iptables: network {network} is not up; kvmnet gc \
              deletes them"
