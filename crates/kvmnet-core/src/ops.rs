@@ -8,8 +8,8 @@ use log::{debug, error};
 use crate::error::{Chain, Error, Goal};
 use crate::kernel::{Kernel, KernelError};
 use crate::model::{
-    BridgedNetwork, Firewall, InterfaceName, Link, ManagedNetwork, ManagedView, Network,
-    NetworkName, ReleaseView, Step, TableId, owner_of,
+    BridgedNetwork, Firewall, InterfaceName, Link, LinkChange, ManagedNetwork, ManagedView,
+    Network, NetworkName, ReleaseView, Step, TableId, owner_of,
 };
 use crate::plan::{
     self, AttachPlan, Note, Purpose, Refusal, ReleasePlan, ReleaseScope, TakeDownPlan,
@@ -372,14 +372,29 @@ fn apply_until_one_fails<K: Kernel>(
     Ok(())
 }
 
-/// Taking down goes on past what fails: the less is left, the better.
+/// Taking down goes on past what fails: the less is left, the better. But a bridge whose name
+/// firewalld still has stays, so that the next run finds what is left to do.
 fn apply_all<K: Kernel>(kernel: &mut K, steps: &[Step]) -> Vec<KernelError> {
     let mut failures = Vec::new();
+    let mut in_zones = Vec::new();
     for step in steps {
+        if deletes_one_of(step, &in_zones) {
+            continue;
+        }
         debug!("{step}");
-        failures.extend(kernel.apply(step).err());
+        if let Err(error) = kernel.apply(step) {
+            failures.push(error);
+            if let Step::Zone(change) = step {
+                in_zones.push(change.bridge.as_str());
+            }
+        }
     }
     failures
+}
+
+fn deletes_one_of(step: &Step, bridges: &[&str]) -> bool {
+    let deletes = |change: &LinkChange| matches!(change, LinkChange::DeleteBridge { name, .. } if bridges.contains(&name.as_str()));
+    matches!(step, Step::Links(changes) if changes.iter().any(deletes))
 }
 
 /// Undoing is the second thing that went wrong; the first is what the run answers.

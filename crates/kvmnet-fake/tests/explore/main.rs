@@ -5,6 +5,7 @@
 
 mod filters;
 mod pins;
+mod zones;
 
 use std::collections::BTreeSet;
 
