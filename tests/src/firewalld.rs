@@ -64,9 +64,14 @@ impl Firewalld<'_> {
         self.daemon.take().expect("it runs").kill();
     }
 
-    /// Sends the system bus a signal.
-    pub fn signal_bus(&self, signal: Signal) {
-        self.bus.signal(signal);
+    /// Stops the system bus, as a debugger would: it is there, and says nothing.
+    pub fn freeze_bus(&self) {
+        self.bus.signal(Signal::SIGSTOP);
+    }
+
+    /// Kills the system bus, whose socket stays.
+    pub fn kill_bus(&mut self) {
+        self.bus.kill();
     }
 
     /// Stops and starts firewalld.
