@@ -463,6 +463,9 @@ fn docker_after_the_guests_leaves_its_ports_open() {
     assert!(lab.host.ok("iptables -S FORWARD").starts_with("-P FORWARD ACCEPT\n"));
     let container = docker.run("web", &["--publish", "8080:80"]);
     let _servers = (container.net().tcp_server(80), container.net().tcp_server(81));
+    // The first dockerd makes a zone, and reloads firewalld.
+    lab.assert_reached(&ways::FROM_HOST);
+    lab.host.run(&["kvmnet", "reload"]).expect("kvmnet reload");
     lab.assert_reached(&by_kvmnet_alone());
     let unpublished = format!("{}:81", container.address());
     lab.net("vnet0").tcp_connect(&unpublished, "hello", SOON).expect("it is open");

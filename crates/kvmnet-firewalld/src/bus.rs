@@ -70,7 +70,7 @@ pub struct Bus {
 }
 
 impl Bus {
-    /// Connects to the system's bus. All that is said over it has to be said by `deadline`.
+    /// Connects to the system's bus, by `deadline`.
     pub fn open(deadline: Instant) -> Result<Self, BusError> {
         let socket = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)
             .map_err(io::Error::from)?;
@@ -81,6 +81,11 @@ impl Bus {
         let address = UnixAddr::new(SOCKET).map_err(io::Error::from)?;
         connect(socket.as_raw_fd(), &address).map_err(|error| late_or(error.into()))?;
         Self::sign_in(socket, deadline)
+    }
+
+    /// From now on all has to be said by another time.
+    pub fn set_deadline(&mut self, deadline: Instant) {
+        self.deadline = deadline;
     }
 
     fn sign_in(socket: OwnedFd, deadline: Instant) -> Result<Self, BusError> {

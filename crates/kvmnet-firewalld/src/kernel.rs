@@ -9,7 +9,8 @@ use kvmnet_core::model::{
     ReleaseView, Step, Table, ZoneName, ZoneView,
 };
 
-use crate::zones::{Zones, describe};
+use crate::bus::BusError;
+use crate::zones::{Zones, describe, failed};
 
 /// How long a run may wait for firewalld altogether: less than others wait for the run.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -19,37 +20,50 @@ pub struct Firewalld<K> {
     /// The kernel itself.
     pub inner: K,
     zones: Option<Zones>,
-    /// When it is too late to go on waiting; set with the first question.
-    deadline: Option<Instant>,
+    /// How long this run has waited so far.
+    waited: Duration,
 }
 
 impl<K> Firewalld<K> {
     /// Adds firewalld's zones to a kernel. Nobody is asked before it matters.
     pub fn new(kernel: K) -> Self {
-        Self { inner: kernel, zones: None, deadline: None }
+        Self { inner: kernel, zones: None, waited: Duration::ZERO }
     }
 
     /// What zone an interface is in, where firewalld's rules are known to be there, and whether the
     /// one that is wanted is known.
     pub fn zone_of(&mut self, interface: &str, wanted: Option<&ZoneName>) -> ZoneView {
-        let view = match self.zones() {
-            Ok(zones) => zones.view(interface, wanted),
-            Err(error) => Err(error),
-        };
+        let view = self.talk(|zones| zones.view(interface, wanted));
         view.unwrap_or_else(|error| ZoneView::Silent { why: describe(&error) })
+    }
+
+    fn talk<T>(
+        &mut self,
+        what: impl FnOnce(&mut Zones) -> Result<T, BusError>,
+    ) -> Result<T, BusError> {
+        let start = Instant::now();
+        let deadline = start + PATIENCE.saturating_sub(self.waited);
+        let result = self.connect(deadline).and_then(what);
+        // What comes too late, or half, would be taken for the next answer.
+        if !matches!(result, Ok(_) | Err(BusError::Refused { .. })) {
+            self.zones = None;
+        }
+        self.waited += start.elapsed();
+        result
+    }
+
+    fn connect(&mut self, deadline: Instant) -> Result<&mut Zones, BusError> {
+        let zones = match &mut self.zones {
+            Some(zones) => zones,
+            empty => empty.insert(Zones::open(deadline)?),
+        };
+        zones.set_deadline(deadline);
+        Ok(zones)
     }
 
     fn resolve(&mut self, view: &mut ZoneView, interface: &str, wanted: Option<&ZoneName>) {
         if *view == ZoneView::Unasked {
             *view = self.zone_of(interface, wanted);
-        }
-    }
-
-    fn zones(&mut self) -> Result<&mut Zones, crate::bus::BusError> {
-        let deadline = *self.deadline.get_or_insert_with(|| Instant::now() + PATIENCE);
-        match &mut self.zones {
-            Some(zones) => Ok(zones),
-            empty => Ok(empty.insert(Zones::open(deadline)?)),
         }
     }
 }
@@ -65,7 +79,7 @@ impl<K: Kernel> Kernel for Firewalld<K> {
     fn lock(&mut self) -> Result<Self::Lock, LockError> {
         let lock = self.inner.lock()?;
         // Each run has its own time.
-        (self.zones, self.deadline) = (None, None);
+        (self.zones, self.waited) = (None, Duration::ZERO);
         Ok(lock)
     }
 
@@ -110,10 +124,6 @@ impl<K: Kernel> Kernel for Firewalld<K> {
         let Step::Zone(change) = step else {
             return self.inner.apply(step);
         };
-        let zones = self.zones().map_err(|error| KernelError::Firewalld {
-            what: change.to_string(),
-            problem: describe(&error),
-        })?;
-        zones.apply(change)
+        self.talk(|zones| zones.apply(change)).map_err(|error| failed(change, &error))
     }
 }

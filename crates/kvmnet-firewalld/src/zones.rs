@@ -16,15 +16,21 @@ const RUNTIME: (&str, &str, &str) =
 const PERMANENT: (&str, &str, &str) =
     (NAME, "/org/fedoraproject/FirewallD1/config", "org.fedoraproject.FirewallD1.config");
 
-/// A bus that was signed in to, or why it can't be.
+/// firewalld, by a bus that was signed in to.
+#[derive(Debug)]
 pub struct Zones {
     bus: Bus,
 }
 
 impl Zones {
-    /// Signs in. All has to be said by `deadline`.
+    /// Signs in, by `deadline`.
     pub fn open(deadline: Instant) -> Result<Self, BusError> {
         Ok(Self { bus: Bus::open(deadline)? })
+    }
+
+    /// From now on all has to be said by another time.
+    pub fn set_deadline(&mut self, deadline: Instant) {
+        self.bus.set_deadline(deadline);
     }
 
     /// What zone an interface is in, and whether firewalld knows the one that is wanted.
@@ -36,7 +42,6 @@ impl Zones {
         let current = self.text(RUNTIME, "getZoneOfInterface", &[interface])?;
         let current = Some(current).filter(|zone| !zone.is_empty());
         let is_wanted = |zone: &ZoneName| current.as_deref() == Some(zone.as_str());
-        // What is in a zone by nobody's permanent word shows in most cases without a question.
         let permanent = match &current {
             Some(current) => self.text(PERMANENT, "getZoneOfInterface", &[interface])? == *current,
             None => false,
@@ -53,7 +58,7 @@ impl Zones {
     }
 
     /// Carries out a change; one that is made already counts as done.
-    pub fn apply(&mut self, change: &ZoneChange) -> Result<(), KernelError> {
+    pub fn apply(&mut self, change: &ZoneChange) -> Result<(), BusError> {
         let ZoneChange { bridge, kind } = change;
         let (method, zone) = match kind {
             ZoneChangeKind::Enter(zone) => ("changeZoneOfInterface", zone.as_str()),
@@ -70,9 +75,7 @@ impl Zones {
             {
                 Ok(())
             }
-            Err(error) => {
-                Err(KernelError::Firewalld { what: change.to_string(), problem: describe(&error) })
-            }
+            Err(error) => Err(error),
         }
     }
 
@@ -85,6 +88,15 @@ impl Zones {
         let answer: MarshalledMessageBody = self.bus.call(object, method, arguments)?;
         Ok(answer.parser().get()?)
     }
+}
+
+/// A change that was not made.
+pub fn failed(ZoneChange { bridge, kind }: &ZoneChange, error: &BusError) -> KernelError {
+    let what = match kind {
+        ZoneChangeKind::Enter(zone) => format!("put {bridge} into its zone {zone}"),
+        ZoneChangeKind::Leave(zone) => format!("take {bridge} out of its zone {zone}"),
+    };
+    KernelError::Firewalld { what, problem: describe(error) }
 }
 
 /// Why firewalld doesn't answer, and what to do.

@@ -55,7 +55,7 @@ pub enum KernelError {
         problem: String,
     },
     /// firewalld doesn't do as it is told.
-    #[error("cannot {what}: {problem}")]
+    #[error("cannot have firewalld {what}: {problem}")]
     Firewalld {
         /// What was asked for, as an infinitive.
         what: String,
