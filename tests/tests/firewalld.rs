@@ -442,6 +442,22 @@ fn docker_and_firewalld() {
     lab.assert_reached(&ways::FROM_HOST);
 }
 
+/// Where firewalld makes its rules with iptables, it is a firewall like ufw: kvmnet adds accepts.
+#[test]
+fn firewalld_by_iptables() {
+    let lab = Lab::new();
+    lab.host
+        .ok("sed -i s/^FirewallBackend=.*/FirewallBackend=iptables/ /etc/firewalld/firewalld.conf");
+    let firewalld = lab.host.firewalld();
+    lab.attach();
+    assert_zone(&lab.host, "br0", "no zone");
+    lab.assert_reached(&with_a_zone_for_the_lan());
+    firewalld.command("--reload");
+    lab.assert_reached(&ways::FROM_HOST);
+    lab.host.run(&["kvmnet", "reload"]).expect("kvmnet reload");
+    lab.assert_reached(&with_a_zone_for_the_lan());
+}
+
 /// What docs/firewalld.md has for container ports that Docker leaves open.
 const OF_THE_DOCUMENTS_FOR_DOCKER: [&str; 7] = [
     "--permanent --new-policy=kvmnet-docker",
