@@ -3,7 +3,10 @@
 //! What isn't in a zone that allows it is rejected; an accept in any other table doesn't help. So
 //! kvmnet's bridges join a zone of kvmnet's own.
 
-use std::io::ErrorKind;
+use std::fs;
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::net::UnixListener;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use kvmnet_tests::{
@@ -401,6 +404,35 @@ fn the_bus_does_not_answer() {
     starts_without_an_answer(&lab, "/run/dbus/system_bus_socket: Connection refused");
     lab.host.ok("rm /run/dbus/system_bus_socket");
     starts_without_an_answer(&lab, "/run/dbus/system_bus_socket: No such file or directory");
+    for (says, why) in [
+        ("", "/run/dbus/system_bus_socket: unexpected end of file"),
+        ("REJECTED EXTERNAL\r\n", "/run/dbus/system_bus_socket: it does not take user 0"),
+        ("OK 1234\r\n", "/run/dbus/system_bus_socket: unexpected end of file"),
+        (
+            "OK 1234\r\n+l\u{2}\u{1}\u{1}\u{7f}\u{7f}\u{7f}\u{7f}\u{1}\0\0\0\0\0\0\0",
+            "/run/dbus/system_bus_socket: what it says is no D-Bus",
+        ),
+    ] {
+        be_a_bus(&lab.host, says);
+        starts_without_an_answer(&lab, why);
+    }
+}
+
+/// Takes the place of the system bus: says this to everybody, by and by, and hangs up.
+fn be_a_bus(host: &Host, says: &'static str) {
+    let path = host.path("/run/dbus/system_bus_socket");
+    let _ = fs::remove_file(&path);
+    let listener = UnixListener::bind(&path).expect("the host's /run is writable");
+    thread::spawn(move || {
+        for caller in listener.incoming() {
+            let mut caller = caller.expect("somebody calls");
+            let mut heard = [0; 512];
+            for part in says.split('+') {
+                let _ = caller.read(&mut heard);
+                let _ = caller.write_all(part.as_bytes());
+            }
+        }
+    });
 }
 
 /// Both have to let a guest through: firewalld by the zone, Docker by rules; a reload takes both.

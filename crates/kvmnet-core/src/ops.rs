@@ -199,10 +199,16 @@ fn repaired<K: Kernel>(
     mut notes: Vec<Note>,
     goal: Goal<'_>,
 ) -> Result<Report, Error> {
+    let mut zone = Ok(());
     for step in steps {
         debug!("{step}");
-        kernel.apply(step).map_err(|source| goal.failed(source))?;
+        match kernel.apply(step) {
+            // The network's own damage doesn't wait for another firewall.
+            Err(error) if matches!(step, Step::Zone(_)) => zone = Err(error),
+            applied => applied.map_err(|source| goal.failed(source))?,
+        }
     }
+    zone.map_err(|source| goal.failed(source))?;
     notes.retain(|note| matches!(note, Note::NotInZone { .. }));
     Ok(Report::Repaired { steps: steps.iter().map(ToString::to_string).collect(), notes })
 }
@@ -393,7 +399,10 @@ fn apply_all<K: Kernel>(kernel: &mut K, steps: &[Step]) -> Vec<KernelError> {
 }
 
 fn deletes_one_of(step: &Step, bridges: &[&str]) -> bool {
-    let deletes = |change: &LinkChange| matches!(change, LinkChange::DeleteBridge { name, .. } if bridges.contains(&name.as_str()));
+    let deletes = |change: &LinkChange| match change {
+        LinkChange::DeleteBridge { name, .. } => bridges.contains(&name.as_str()),
+        _ => false,
+    };
     matches!(step, Step::Links(changes) if changes.iter().any(deletes))
 }
 

@@ -229,6 +229,11 @@ impl System {
     }
 }
 
+/// It takes another program.
+fn unable(step: &Step) -> KernelError {
+    KernelError::Refused { what: step.to_string(), errno: Errno::EOPNOTSUPP, message: None }
+}
+
 /// The chains in iptables that the network has by its bridge's mark.
 fn chains_of(bridge: &Link, known: &[NetworkName]) -> Option<TableId> {
     let mark = owner_of(bridge, known).filter(|mark| mark.iptables)?;
@@ -374,18 +379,12 @@ impl Kernel for System {
                 }
                 self.route.request(batch, |_, _| {})
             }
-            _ if step.is_of_iptables() || matches!(step, Step::Zone(_)) => {
-                Err(KernelError::Refused {
-                    what: step.to_string(),
-                    errno: Errno::EOPNOTSUPP,
-                    message: None,
-                })
-            }
+            _ if step.is_of_iptables() => Err(unable(step)),
             Step::InstallTable { table, replace } => {
                 nftables::install_table(self.netfilter()?, table, *replace)
             }
             Step::Accepts(change) => nftables::change_accepts(self.netfilter()?, change),
-            Step::Zone(_) => Ok(()),
+            Step::Zone(_) => Err(unable(step)),
             Step::DeleteTable(table) => nftables::delete_table(self.netfilter()?, table),
             Step::Sysctl(sysctl) => sysctl::write(sysctl),
         }
