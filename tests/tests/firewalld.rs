@@ -434,6 +434,8 @@ fn be_a_bus(host: &Host, says: &'static str) {
                 let _ = caller.read(&mut heard);
                 let _ = caller.write_all(part.as_bytes());
             }
+            // What it says is read before it is missed.
+            thread::sleep(SILENCE / 5);
         }
     });
 }
