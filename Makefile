@@ -5,6 +5,8 @@ LIBEXECDIR ?= $(PREFIX)/libexec
 BINDIR     ?= $(PREFIX)/bin
 SYSCONFDIR ?= /etc
 MANDIR     ?= $(PREFIX)/share/man
+# firewalld looks for zones here and in /etc/firewalld, whatever the PREFIX.
+FIREWALLDDIR ?= /usr/lib/firewalld
 DESTDIR    ?=
 
 CARGO      ?= cargo
@@ -23,6 +25,8 @@ MAN_PAGES  := $(wildcard docs/man/*.[58])
 SHARE      := $(patsubst %/man,%,$(MANDIR))
 COMPLETIONS := bash:bash-completion/completions/kvmnet zsh:zsh/site-functions/_kvmnet \
                fish:fish/vendor_completions.d/kvmnet.fish
+# Its zones and policies, as DIRECTORY/FILE.
+FIREWALLD  := $(patsubst packaging/firewalld/%,%,$(wildcard packaging/firewalld/*/*.xml))
 SOURCES    := $(shell find crates -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock
 
 .DEFAULT_GOAL := build
@@ -33,7 +37,7 @@ help:
 	@echo 'make demo       two real guests on the default NAT network, in namespaces of their own'
 	@echo 'make test       the whole test suite (as root)'
 	@echo 'make lint       formatting and clippy, warnings as errors'
-	@echo 'make install    install programs, man pages and completions'
+	@echo 'make install    install programs, man pages, completions and zones of firewalld's'
 	@echo 'make uninstall  remove what install installed'
 	@echo 'make clean      remove what was built'
 	@echo
@@ -42,6 +46,7 @@ help:
 	@echo '  LIBEXECDIR ($(LIBEXECDIR))  the helpers: $(addprefix kvmnet-,$(HELPERS))'
 	@echo '  BINDIR ($(BINDIR))  kvmnet'
 	@echo '  MANDIR ($(MANDIR))  man pages; completions and the JSON schema go beside it'
+	@echo '  FIREWALLDDIR ($(FIREWALLDDIR))  zones and policies for firewalld'
 	@echo '  SYSCONFDIR ($(SYSCONFDIR))  nothing goes there yet'
 
 require-cargo:
@@ -52,7 +57,7 @@ binaries: require-cargo
 
 build: binaries
 	@rm -rf $(STAGE)
-	@$(MAKE) --no-print-directory -s install-files DESTDIR=$(STAGE) PREFIX=/usr LIBEXECDIR=/usr/libexec BINDIR=/usr/bin MANDIR=/usr/share/man
+	@$(MAKE) --no-print-directory -s install-files DESTDIR=$(STAGE) PREFIX=/usr LIBEXECDIR=/usr/libexec BINDIR=/usr/bin MANDIR=/usr/share/man FIREWALLDDIR=/usr/lib/firewalld
 
 # Root may have no cargo: what is built and up to date is installed as it is.
 install: $(RELEASE)/qemu-natup install-files
@@ -77,11 +82,16 @@ install-files:
 	for page in $(MAN_PAGES); do \
 	    $(INSTALL) -m 644 $$page '$(DESTDIR)$(MANDIR)'/man$${page##*.}/ || exit 1; \
 	done
+	$(INSTALL) -d '$(DESTDIR)$(FIREWALLDDIR)/zones' '$(DESTDIR)$(FIREWALLDDIR)/policies'
+	for file in $(FIREWALLD); do \
+	    $(INSTALL) -m 644 packaging/firewalld/$$file '$(DESTDIR)$(FIREWALLDDIR)'/$$file || exit 1; \
+	done
 
 uninstall:
 	rm -f $(foreach helper,$(HELPERS),'$(DESTDIR)$(LIBEXECDIR)/kvmnet-$(helper)')
 	rm -f '$(DESTDIR)$(BINDIR)/kvmnet' '$(DESTDIR)$(SHARE)/kvmnet/status.schema.json' $(foreach completion,$(COMPLETIONS),'$(DESTDIR)$(SHARE)/$(lastword $(subst :, ,$(completion)))')
 	rm -f $(foreach page,$(notdir $(MAN_PAGES)),'$(DESTDIR)$(MANDIR)/man$(lastword $(subst ., ,$(page)))/$(page)')
+	rm -f $(foreach file,$(FIREWALLD),'$(DESTDIR)$(FIREWALLDDIR)/$(file)')
 
 setup:
 	@tests/setup

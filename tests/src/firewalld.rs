@@ -17,7 +17,7 @@ pub struct Firewalld<'host> {
     host: &'host Host,
     // Dropped first: it wants the bus while it ends.
     daemon: Option<Process>,
-    _bus: Process,
+    bus: Process,
 }
 
 impl Host {
@@ -31,7 +31,7 @@ impl Host {
         let bus = self.spawn(self.command("dbus-daemon").args(bus));
         let listens = || self.path("/run/dbus/system_bus_socket").exists();
         assert!(wait_until(START, listens), "dbus-daemon: {}", bus.written().1);
-        let mut firewalld = Firewalld { host: self, daemon: None, _bus: bus };
+        let mut firewalld = Firewalld { host: self, daemon: None, bus };
         firewalld.start();
         firewalld
     }
@@ -57,6 +57,21 @@ impl Firewalld<'_> {
         let mut daemon = self.daemon.take().expect("it runs");
         daemon.signal(Signal::SIGTERM);
         assert!(daemon.wait(STOP).is_some(), "firewalld still runs: {:?}", daemon.written());
+    }
+
+    /// Kills firewalld, whose rules stay.
+    pub fn kill(&mut self) {
+        self.daemon.take().expect("it runs").kill();
+    }
+
+    /// Stops the system bus, as a debugger would: it is there, and says nothing.
+    pub fn freeze_bus(&self) {
+        self.bus.signal(Signal::SIGSTOP);
+    }
+
+    /// Kills the system bus, whose socket stays.
+    pub fn kill_bus(&mut self) {
+        self.bus.kill();
     }
 
     /// Stops and starts firewalld.

@@ -99,7 +99,7 @@ fn mistakes_in_the_text() {
     let host = Host::bare();
     let _tap = host.tap("vnet0");
     let before = host.foreign();
-    let keys = "the keys are mode, bridge, address, taps, mtu, firewall and forwarding";
+    let keys = "the keys are mode, bridge, address, taps, mtu, firewall, forwarding and zone";
     let form = "write the host's address and the subnet's prefix length: \"192.168.150.1/24\"";
     let room = "leaves no sensible room for guests; its prefix lies between /8 and /30";
     let cases: &[(&[u8], String)] = &[

@@ -8,8 +8,8 @@ use log::{debug, error};
 use crate::error::{Chain, Error, Goal};
 use crate::kernel::{Kernel, KernelError};
 use crate::model::{
-    BridgedNetwork, Firewall, InterfaceName, Link, ManagedNetwork, ManagedView, Network,
-    NetworkName, ReleaseView, Step, TableId, owner_of,
+    BridgedNetwork, Firewall, InterfaceName, Link, LinkChange, ManagedNetwork, ManagedView,
+    Network, NetworkName, ReleaseView, Step, TableId, owner_of,
 };
 use crate::plan::{
     self, AttachPlan, Note, Purpose, Refusal, ReleasePlan, ReleaseScope, TakeDownPlan,
@@ -33,8 +33,11 @@ pub fn up<K: Kernel>(
         Network::Managed(managed) => plan_managed(kernel, Purpose::Guest(tap), managed, goal)?,
         Network::Bridged(bridged) => plan_bridged(kernel, tap, bridged, known)?,
     };
+    let is_left_alone = |managed: &ManagedNetwork| {
+        managed.firewall == Firewall::None && managed.wanted_zone().is_none()
+    };
     let mut notes = plan.notes;
-    if matches!(network, Network::Managed(managed) if managed.firewall == Firewall::None) {
+    if matches!(network, Network::Managed(managed) if is_left_alone(managed)) {
         require_iptables(kernel, &plan.steps, goal)?;
     } else {
         require_whole(kernel, &plan.steps, goal)?;
@@ -168,7 +171,7 @@ pub fn repair<K: Kernel>(
         return Ok(None);
     }
     let plan = plan::attach_managed(&view, Purpose::Repair, network)?;
-    repaired(kernel, &plan.steps, goal).map(Some)
+    repaired(kernel, &plan.steps, plan.notes, goal).map(Some)
 }
 
 /// Puts back what the guests on an administrator's bridge need of the host's own firewall, if `tap`
@@ -183,8 +186,8 @@ pub fn repair_bridged<K: Kernel>(
     known: &[NetworkName],
 ) -> Result<Option<Report>, Error> {
     let _lock = kernel.lock()?;
-    let Some(steps) = plan_repair_bridged(kernel, tap, network, known)? else { return Ok(None) };
-    repaired(kernel, &steps, Goal::RepairBridge(&network.bridge)).map(Some)
+    let Some(plan) = plan_repair_bridged(kernel, tap, network, known)? else { return Ok(None) };
+    repaired(kernel, &plan.steps, plan.notes, Goal::RepairBridge(&network.bridge)).map(Some)
 }
 
 /// The steps that [`repair_bridged`] would take now; none where the tap isn't on that bridge.
@@ -196,7 +199,7 @@ pub fn plan_repair_bridged<K: Kernel>(
     tap: &InterfaceName,
     network: &BridgedNetwork,
     known: &[NetworkName],
-) -> Result<Option<Vec<Step>>, Error> {
+) -> Result<Option<AttachPlan>, Error> {
     let goal = Goal::RepairBridge(&network.bridge);
     let view = kernel.bridged_view(tap, network).map_err(|source| goal.failed(source))?;
     let bridge = view.named.as_ref().map(|bridge| bridge.index);
@@ -205,16 +208,28 @@ pub fn plan_repair_bridged<K: Kernel>(
         return Ok(None);
     }
     let plan = plan::attach_bridged(&view, tap, network, known)?;
-    let is_accepts = |step: &Step| matches!(step, Step::Accepts(_));
-    Ok(Some(plan.steps.into_iter().filter(is_accepts).collect()))
+    let is_of_firewalls = |step: &Step| matches!(step, Step::Accepts(_) | Step::Zone(_));
+    Ok(Some(AttachPlan { steps: plan.steps.into_iter().filter(is_of_firewalls).collect(), ..plan }))
 }
 
-fn repaired<K: Kernel>(kernel: &mut K, steps: &[Step], goal: Goal<'_>) -> Result<Report, Error> {
+fn repaired<K: Kernel>(
+    kernel: &mut K,
+    steps: &[Step],
+    mut notes: Vec<Note>,
+    goal: Goal<'_>,
+) -> Result<Report, Error> {
+    let mut zone = Ok(());
     for step in steps {
         debug!("{step}");
-        kernel.apply(step).map_err(|source| goal.failed(source))?;
+        match kernel.apply(step) {
+            // The network's own damage doesn't wait for another firewall.
+            Err(error) if matches!(step, Step::Zone(_)) => zone = Err(error),
+            applied => applied.map_err(|source| goal.failed(source))?,
+        }
     }
-    Ok(Report::Repaired { steps: steps.iter().map(ToString::to_string).collect() })
+    zone.map_err(|source| goal.failed(source))?;
+    notes.retain(|note| matches!(note, Note::NotInZone { .. }));
+    Ok(Report::Repaired { steps: steps.iter().map(ToString::to_string).collect(), notes })
 }
 
 /// The steps that a run for this purpose would take now.
@@ -377,20 +392,42 @@ fn apply_until_one_fails<K: Kernel>(
                 notes.retain(|note| !matches!(note, Note::Accepts { .. }));
                 notes.push(Note::NotAccepted { why: Chain(&error).to_string() });
             }
+            (Err(error), Step::Zone(_)) => {
+                notes.retain(|note| !matches!(note, Note::InZone { .. }));
+                notes.push(Note::NotInZone { why: Chain(&error).to_string() });
+            }
             (Err(error), _) => return Err(error),
         }
     }
     Ok(())
 }
 
-/// Taking down goes on past what fails: the less is left, the better.
+/// Taking down goes on past what fails: the less is left, the better. But a bridge whose name
+/// firewalld still has stays, so that the next run finds what is left to do.
 fn apply_all<K: Kernel>(kernel: &mut K, steps: &[Step]) -> Vec<KernelError> {
     let mut failures = Vec::new();
+    let mut in_zones = Vec::new();
     for step in steps {
+        if deletes_one_of(step, &in_zones) {
+            continue;
+        }
         debug!("{step}");
-        failures.extend(kernel.apply(step).err());
+        if let Err(error) = kernel.apply(step) {
+            failures.push(error);
+            if let Step::Zone(change) = step {
+                in_zones.push(change.bridge.as_str());
+            }
+        }
     }
     failures
+}
+
+fn deletes_one_of(step: &Step, bridges: &[&str]) -> bool {
+    let deletes = |change: &LinkChange| match change {
+        LinkChange::DeleteBridge { name, .. } => bridges.contains(&name.as_str()),
+        _ => false,
+    };
+    matches!(step, Step::Links(changes) if changes.iter().any(deletes))
 }
 
 /// Undoing is the second thing that went wrong; the first is what the run answers.

@@ -51,6 +51,8 @@ pub enum Report {
     Repaired {
         /// What was done, in words; nothing where nothing was missing.
         steps: Vec<String>,
+        /// What could not be.
+        notes: Vec<Note>,
     },
 }
 
@@ -84,11 +86,17 @@ impl Report {
             Self::Collected { networks, tables, accepts } => {
                 (Level::Info, describe_collected(networks, tables, *accepts))
             }
-            Self::Repaired { steps } if steps.is_empty() => {
-                (Level::Info, format!("{subject}: is as it should be"))
+            Self::Repaired { steps, notes } if steps.is_empty() => {
+                let done = if notes.is_empty() { "is" } else { "all else is" };
+                with_notes(format!("{subject}: {done} as it should be"), subject, notes)
             }
-            Self::Repaired { steps } => {
-                (Level::Warn, format!("{subject}: repaired: {}", steps.join("; ")))
+            Self::Repaired { steps, notes } => {
+                let (_, line) = with_notes(
+                    format!("{subject}: repaired: {}", steps.join("; ")),
+                    subject,
+                    notes,
+                );
+                (Level::Warn, line)
             }
         }
     }
@@ -170,6 +178,12 @@ fn describe_note(bridge: &str, note: &Note) -> (Level, String) {
         ),
         Note::MayNotAccept { why } => {
             (Level::Warn, format!("; the host's firewall may not let the guests through: {why}"))
+        }
+        Note::InZone { zone } => {
+            (Level::Info, format!("; put {bridge} into firewalld's zone {zone}"))
+        }
+        Note::NotInZone { why } => {
+            (Level::Warn, format!("; firewalld does not let the guests through: {why}"))
         }
         Note::TurnedOnForwarding { everywhere: true } => {
             (Level::Info, "; turned on net.ipv4.ip_forward".to_owned())

@@ -110,7 +110,7 @@ impl Actor {
             Verb::Up => ops::pin(kernel, network, known),
             Verb::Down => ops::unpin(kernel, &network.name, known),
             _ => {
-                let nothing = || Report::Repaired { steps: vec![] };
+                let nothing = || Report::Repaired { steps: vec![], notes: vec![] };
                 Ok(ops::repair(kernel, network)?.unwrap_or_else(nothing))
             }
         }

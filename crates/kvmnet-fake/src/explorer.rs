@@ -29,6 +29,8 @@ pub enum Event {
     TapVanishes,
     /// `nft flush ruleset`.
     RulesetFlushed,
+    /// `firewall-cmd --reload`.
+    FirewalldReloaded,
 }
 
 /// One state on the way.
@@ -254,6 +256,12 @@ impl<'a> Explorer<'a> {
             next.flushed = true;
             next.host.flush_ruleset();
             self.visit(next, trail.then(format!("{:?}", Event::RulesetFlushed)), depth);
+        }
+        if state.host.zones.as_ref().is_some_and(|zones| !zones.is_empty()) {
+            let mut next = state.clone();
+            next.used.events += 1;
+            next.host.reload_firewalld();
+            self.visit(next, trail.then(format!("{:?}", Event::FirewalldReloaded)), depth);
         }
     }
 }

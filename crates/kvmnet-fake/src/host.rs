@@ -7,7 +7,8 @@ use kvmnet_core::model::{
     ALL_GROUPS, AcceptOwner, AcceptsChange, BRIDGE_GROUP, BridgeView, BridgedNetwork, BridgedView,
     FilterView, Forwarding, ForwardingView, FoundAccept, Inet6, InterfaceName, Link, LinkChange,
     LinkKind, Mac, ManagedNetwork, ManagedView, NetworkName, ReleaseView, Route, RuleId, RulePlace,
-    Step, Sysctl, Table, TableId, TableState, TapView, Variant, owner_of, runs_as_isolated,
+    Step, Sysctl, Table, TableId, TableState, TapView, Variant, ZoneChange, ZoneChangeKind,
+    ZoneView, owner_of, runs_as_isolated,
 };
 use nix::errno::Errno;
 
@@ -41,6 +42,8 @@ pub struct FakeHost {
     pub filters: Vec<FilterView>,
     /// Whether frames from port to port are filtered, too.
     pub bridge_netfilter: bool,
+    /// What firewalld knows, where it runs: the zone of each interface that is in one.
+    pub zones: Option<BTreeMap<String, String>>,
 }
 
 impl FakeHost {
@@ -88,6 +91,13 @@ impl FakeHost {
         self.filters.retain(|filter| filter.variant == Variant::Legacy);
     }
 
+    /// `firewall-cmd --reload`: what isn't permanent is forgotten.
+    pub fn reload_firewalld(&mut self) {
+        if let Some(zones) = &mut self.zones {
+            zones.clear();
+        }
+    }
+
     /// The link of that name.
     #[must_use]
     pub fn link(&self, name: &str) -> Option<&Link> {
@@ -122,7 +132,9 @@ impl FakeHost {
             .filter(|link| matches!(link.kind, LinkKind::Bridge { .. }))
             .cloned();
         let filters = if self.bridge_netfilter { self.filters.clone() } else { Vec::new() };
-        BridgedView { tap: self.tap_view(tap), named, filters, default_route }
+        let bridge = named.as_ref().or(default_route.as_ref()).filter(|_| network.zone.is_some());
+        let zone = bridge.map(|bridge| self.zone_view(&bridge.name)).unwrap_or_default();
+        BridgedView { tap: self.tap_view(tap), named, filters, default_route, zone }
     }
 
     pub(crate) fn managed_view(
@@ -167,6 +179,10 @@ impl FakeHost {
                 && owner_of(link, known).is_some_and(|mark| mark.network == network.name)
         });
         ManagedView {
+            zone: match network.wanted_zone() {
+                Some(_) if !is_foreign => self.zone_view(network.bridge.as_str()),
+                _ => ZoneView::Absent,
+            },
             namesake: namesake.map(|link| link.name.clone()),
             ports: ports.unwrap_or_default(),
             tap: tap.map(|tap| self.tap_view(tap)).unwrap_or_default(),
@@ -189,6 +205,29 @@ impl FakeHost {
             Some(TableContent::Rules(found)) if found == wanted => TableState::AsWanted,
             Some(_) => TableState::Different,
         }
+    }
+
+    fn zone_view(&self, interface: &str) -> ZoneView {
+        self.zones.as_ref().map_or(ZoneView::Absent, |zones| ZoneView::Answered {
+            current: zones.get(interface).cloned(),
+            permanent: false,
+            is_known: true,
+        })
+    }
+
+    fn change_zone(&mut self, change: &ZoneChange) -> Result<(), Errno> {
+        let zones = self.zones.as_mut().ok_or(Errno::ENOENT)?;
+        match &change.kind {
+            ZoneChangeKind::Enter(zone) => {
+                zones.insert(change.bridge.clone(), zone.to_string());
+            }
+            ZoneChangeKind::Leave(zone) => {
+                if zones.get(&change.bridge) == Some(zone) {
+                    zones.remove(&change.bridge);
+                }
+            }
+        }
+        Ok(())
     }
 
     fn uplink(&self) -> Option<InterfaceName> {
@@ -229,6 +268,10 @@ impl FakeHost {
                     Some(_) => Vec::new(),
                     None => self.addresses.get(&link.index).cloned().unwrap_or_default(),
                 },
+                zone: match owner_of(link, known) {
+                    Some(_) => self.zone_view(&link.name),
+                    None => ZoneView::Absent,
+                },
                 link: link.clone(),
             })
             .collect();
@@ -255,6 +298,7 @@ impl FakeHost {
                 Ok(())
             }
             Step::Accepts(change) => self.change_accepts(change),
+            Step::Zone(change) => self.change_zone(change),
             Step::DeleteTable(table) => {
                 self.tables.remove(table);
                 Ok(())

@@ -5,6 +5,7 @@ mod cli;
 mod error;
 mod gather;
 mod holders;
+mod kernel;
 mod print;
 mod reload;
 mod run;
@@ -17,7 +18,6 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser};
 use kvmnet_core::output::{self, Buffer};
 use kvmnet_core::{Chain, config, helper};
-use kvmnet_iptables::Iptables;
 use log::Level;
 
 use cli::{Cli, Command};
@@ -54,7 +54,10 @@ fn stand_in() -> Option<ExitCode> {
         return None;
     }
     let verb = helper::Verb::parse(arguments.next()?.to_str()?)?;
-    Some(helper::stand_in(verb, arguments.collect(), Iptables::open, Iptables::settle))
+    let arguments = arguments.collect();
+    Some(helper::stand_in(verb, arguments, kernel::open, |kernel, network| {
+        kernel.inner.settle(network)
+    }))
 }
 
 fn execute(command: Command) -> Result<ExitCode, Error> {

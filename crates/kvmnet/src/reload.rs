@@ -5,13 +5,14 @@ use std::process::ExitCode;
 
 use kvmnet_core::config::Files;
 use kvmnet_core::model::{
-    BridgedNetwork, HostView, InterfaceName, Link, LinkKind, Mac, Network, NetworkName, owner_of,
+    BridgedNetwork, HostView, InterfaceName, Link, LinkKind, Mac, Network, NetworkName, ZoneName,
+    owner_of,
 };
 use kvmnet_core::{ops, process};
-use kvmnet_iptables::Iptables;
 
 use crate::error::Error;
 use crate::gather::{self, Described};
+use crate::kernel;
 use crate::run::{require_capability, say, tell};
 
 /// Puts back what is missing of every network that is up, and what the guests on an
@@ -24,8 +25,8 @@ pub fn run(directory: &Path) -> Result<ExitCode, Error> {
     let files = Files::list(directory);
     let known = files.known();
     process::isolate();
-    let mut kernel = Iptables::open()?;
-    let (networks, mistakes) = gather::described(files, &mut kernel)?;
+    let mut kernel = kernel::open()?;
+    let (networks, mistakes) = gather::described(files, &mut kernel.inner)?;
     let mut failures: Vec<Error> = mistakes.into_iter().map(Error::from).collect();
     let mut count = 0;
     for described in &networks {
@@ -39,8 +40,9 @@ pub fn run(directory: &Path) -> Result<ExitCode, Error> {
             Err(error) => failures.push(error.into()),
         }
     }
-    for (tap, bridge) in guests_of_bridges(&kernel.host_view()?, &networks, &known) {
-        let bridged = BridgedNetwork { bridge, or_default_route: false };
+    for (tap, bridge) in guests_of_bridges(&kernel.inner.host_view()?, &networks, &known) {
+        let zone = zone_of(&bridge, &networks);
+        let bridged = BridgedNetwork { bridge, or_default_route: false, zone };
         match ops::repair_bridged(&mut kernel, &tap, &bridged, &known) {
             Ok(None) => {}
             Ok(Some(report)) => {
@@ -54,6 +56,14 @@ pub fn run(directory: &Path) -> Result<ExitCode, Error> {
         return say("no network that is described is up");
     }
     if failures.is_empty() { Ok(ExitCode::SUCCESS) } else { Err(Error::Incomplete(failures)) }
+}
+
+/// The zone that a network's file names for an administrator's bridge, if any does.
+fn zone_of(bridge: &InterfaceName, networks: &[Described]) -> Option<ZoneName> {
+    networks.iter().find_map(|described| match &described.network {
+        Network::Bridged(bridged) if bridged.bridge == *bridge => bridged.zone.clone(),
+        _ => None,
+    })
 }
 
 /// Of each bridge that is an administrator's and has guests, one guest's tap: by that the bridge is

@@ -13,6 +13,7 @@ use nix::unistd::geteuid;
 
 use crate::cli::Verb;
 use crate::error::Error;
+use crate::kernel;
 use crate::print;
 
 /// Brings a network up, to stay.
@@ -24,8 +25,8 @@ pub fn up(directory: &Path, name: &NetworkName) -> Result<ExitCode, Error> {
     let mut network = managed(directory, name)?;
     let known = Files::list(directory).known();
     process::isolate();
-    let mut kernel = Iptables::open()?;
-    kernel.settle(&mut network)?;
+    let mut kernel = kernel::open()?;
+    kernel.inner.settle(&mut network)?;
     let report = ops::pin(&mut kernel, &network, &known)?;
     tell(name.as_str(), &report)
 }
@@ -37,8 +38,8 @@ pub fn up(directory: &Path, name: &NetworkName) -> Result<ExitCode, Error> {
 pub fn down(directory: &Path, name: &NetworkName) -> Result<ExitCode, Error> {
     require_capability("down")?;
     let known = known_with(directory, name);
-    let mut kernel = Iptables::open()?;
-    require_existence(directory, name, &known, &mut kernel)?;
+    let mut kernel = kernel::open()?;
+    require_existence(directory, name, &known, &mut kernel.inner)?;
     process::isolate();
     let report = ops::unpin(&mut kernel, name, &known)?;
     tell(name.as_str(), &report)
@@ -52,7 +53,7 @@ pub fn gc(directory: &Path) -> Result<ExitCode, Error> {
     require_capability("gc")?;
     let known = Files::list(directory).known();
     process::isolate();
-    let report = ops::collect(&mut Iptables::open()?, &known)?;
+    let report = ops::collect(&mut kernel::open()?, &known)?;
     tell("gc", &report)
 }
 
@@ -62,16 +63,16 @@ pub fn gc(directory: &Path) -> Result<ExitCode, Error> {
 /// [`Error`]: what the run itself would be refused for.
 pub fn plan(directory: &Path, verb: Verb, name: &NetworkName) -> Result<ExitCode, Error> {
     require_capability("plan")?;
-    let mut kernel = Iptables::open()?;
+    let mut kernel = kernel::open()?;
     let (steps, in_use) = match verb {
         Verb::Up => {
             let mut network = managed(directory, name)?;
-            kernel.settle(&mut network)?;
+            kernel.inner.settle(&mut network)?;
             (ops::plan_up(&mut kernel, Purpose::Pinned, &network)?.steps, None)
         }
         Verb::Down => {
             let known = known_with(directory, name);
-            require_existence(directory, name, &known, &mut kernel)?;
+            require_existence(directory, name, &known, &mut kernel.inner)?;
             let plan = ops::plan_down(&mut kernel, name, &known)?;
             (plan.steps, plan.in_use)
         }

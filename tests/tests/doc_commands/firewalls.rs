@@ -99,13 +99,32 @@ pub const FIXTURES: &[Fixture] = &[
         assert!(gets_out(stage) && forwarded(stage));
     })
     .with_firewalls(),
+    look("default beside firewalld", |stage| {
+        firewalld(stage);
+        default(stage);
+        assert!(gets_out(stage));
+    })
+    .with_firewalls(),
     change(
-        "default beside firewalld",
+        "default after a reload of firewalld",
+        |stage| {
+            firewalld(stage);
+            default(stage);
+            stage.host.ok("firewall-cmd --reload");
+        },
+        gets_out,
+    )
+    .with_firewalls(),
+    change(
+        "default beside firewalld with a server on the host",
         |stage| {
             firewalld(stage);
             default(stage);
         },
-        gets_out,
+        |stage| {
+            let _server = stage.host.net().tcp_server(22);
+            connects(stage, "192.168.100.1:22")
+        },
     )
     .with_firewalls(),
     change(

@@ -173,7 +173,9 @@ fn code(name: &str) -> String {
 
 /// What `check` finds; and what of it is only sometimes there.
 fn findings() -> (Vec<Template>, Vec<Template>) {
-    let code = ["between", "host", "running"].map(|name| code(&format!("check/{name}"))).concat();
+    let code = ["between", "firewalld", "host", "running"]
+        .map(|name| code(&format!("check/{name}")))
+        .concat();
     let is_comment = |line: &&str| line.trim_start().starts_with("//");
     let code: String =
         code.lines().filter(|line| !is_comment(line)).map(|line| format!("{line}\n")).collect();

@@ -57,7 +57,7 @@ fn printed_by(variant: &str) -> &'static [&'static str] {
         | "KernelError::NoNftables" => NATUP,
         "Error::TakeDown" | "Refusal::MasterNotABridge" => DOWN,
         "Refusal::PortOfForeign" => &["kvmnet-natdown"],
-        "Refusal::AliasInTheWay" => COMMAND,
+        "Refusal::AliasInTheWay" | "KernelError::Firewalld" => COMMAND,
         _ => panic!("{variant} is new: say in diagnostics.rs which programs print it"),
     }
 }

@@ -31,5 +31,5 @@ pub fn default_nat() -> ManagedNetwork {
 /// What ifup attaches to: `br0`, or else the bridge that holds a default route.
 #[must_use]
 pub fn default_bridged() -> BridgedNetwork {
-    BridgedNetwork { bridge: bridge(), or_default_route: true }
+    BridgedNetwork { bridge: bridge(), or_default_route: true, zone: None }
 }

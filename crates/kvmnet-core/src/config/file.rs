@@ -9,10 +9,11 @@ use toml_span::{ErrorKind, Span};
 
 use super::{ConfigError, default_name, default_nat};
 use crate::model::{
-    BridgedNetwork, Firewall, Forwarding, InterfaceName, ManagedNetwork, Mode, Network, NetworkName,
+    BridgedNetwork, Firewall, Forwarding, InterfaceName, ManagedNetwork, Mode, Network,
+    NetworkName, ZoneName,
 };
 
-const KEYS: &str = "mode, bridge, address, taps, mtu, firewall and forwarding";
+const KEYS: &str = "mode, bridge, address, taps, mtu, firewall, forwarding and zone";
 /// The least that IPv4 works with (RFC 791), and the most a tap can have, in bytes.
 const MTU: std::ops::RangeInclusive<i64> = 68..=65521;
 
@@ -79,6 +80,7 @@ impl Reader<'_> {
         let mtu = self.mtu(table)?;
         let firewall = self.firewall(table)?;
         let forwarding = self.forwarding(table)?;
+        let zone = self.zone(table)?;
         let taps = self.taps(table)?;
         self.refuse_unknown(table)?;
         let word = mode.as_ref().map_or("nat", |mode| mode.value.as_ref());
@@ -114,8 +116,9 @@ impl Reader<'_> {
                 mtu: mtu.map(|found| found.value),
                 firewall: firewall.map_or_else(Firewall::default, |found| found.value),
                 forwarding: forwarding.map_or_else(Forwarding::default, |found| found.value),
+                zone,
             }),
-            None => Network::Bridged(BridgedNetwork { bridge, or_default_route: false }),
+            None => Network::Bridged(BridgedNetwork { bridge, or_default_route: false, zone }),
         };
         Ok(NetworkFile { network, taps })
     }
@@ -268,6 +271,20 @@ impl Reader<'_> {
             "interfaces" => Ok(Forwarding::Interfaces),
             "never" => Ok(Forwarding::Never),
             _ => Err("is none; write \"global\", \"interfaces\" or \"never\""),
+        })
+    }
+
+    fn zone(&self, table: &mut Table<'_>) -> Result<Option<ZoneName>, ConfigError> {
+        let Some(found) = self.string(table, "zone", "\"trusted\"")? else {
+            return Ok(None);
+        };
+        ZoneName::parse(&found.value).map(Some).ok_or_else(|| {
+            let problem = format!(
+                "zone = {:?} is no name of a zone of firewalld's: that has at most 17 characters, \
+                 letters, digits, '-' and '_'; the zones there are: firewall-cmd --get-zones",
+                found.value
+            );
+            self.error(found.span, problem)
         })
     }
 

@@ -2,7 +2,7 @@ use std::path::Path;
 
 use super::file::{NetworkFile, parse};
 use super::{Choice, ConfigError, behind_at};
-use crate::model::{Firewall, Forwarding, Mode, Network, NetworkName};
+use crate::model::{Firewall, Forwarding, Mode, Network, NetworkName, ZoneName};
 
 fn read(text: &str) -> Result<NetworkFile, ConfigError> {
     parse(Path::new("/etc/kvmnet/lab.toml"), text, &NetworkName::parse("lab").unwrap())
@@ -59,7 +59,7 @@ fn every_mistake_has_its_line_and_its_remedy() {
         ),
         (
             "mode = \"isolated\"\n\nbrigde = \"br1\"",
-            "3: unknown key brigde; the keys are mode, bridge, address, taps, mtu, firewall and forwarding",
+            "3: unknown key brigde; the keys are mode, bridge, address, taps, mtu, firewall, forwarding and zone",
         ),
         (
             "mode = \"natted\"",
@@ -142,6 +142,14 @@ fn every_mistake_has_its_line_and_its_remedy() {
             "2: forwarding = \"yes\" is none; write \"global\", \"interfaces\" or \"never\"",
         ),
         (
+            "mode = \"isolated\"\nzone = \"my zone\"",
+            "2: zone = \"my zone\" is no name of a zone of firewalld's: that has at most 17 characters, letters, digits, '-' and '_'; the zones there are: firewall-cmd --get-zones",
+        ),
+        (
+            "mode = \"isolated\"\nzone = true",
+            "2: zone is of type boolean; write it so: zone = \"trusted\"",
+        ),
+        (
             "mode = \"isolated\"\ntaps = \"lab*\"",
             "2: taps is of type string; write it so: taps = [\"lab*\", \"vm-web\"]",
         ),
@@ -155,12 +163,24 @@ fn every_mistake_has_its_line_and_its_remedy() {
         ),
         (
             "[network]\nmode = \"nat\"",
-            "1: unknown key network; the keys are mode, bridge, address, taps, mtu, firewall and forwarding",
+            "1: unknown key network; the keys are mode, bridge, address, taps, mtu, firewall, forwarding and zone",
         ),
     ];
     for (text, wanted) in cases {
         let error = read(text).unwrap_err().to_string();
         assert_eq!(error, format!("/etc/kvmnet/lab.toml:{wanted}"), "{text:?}");
+    }
+}
+
+#[test]
+fn every_mode_may_name_a_zone() {
+    for text in ["mode = \"bridged\"", "mode = \"isolated\"", "address = \"10.0.0.1/24\""] {
+        let zone = |text: &str| match read(text).unwrap().network {
+            Network::Managed(managed) => managed.zone,
+            Network::Bridged(bridged) => bridged.zone,
+        };
+        assert_eq!(zone(text), None);
+        assert_eq!(zone(&format!("zone = \"trusted\"\n{text}")), ZoneName::parse("trusted"));
     }
 }
 

@@ -54,6 +54,14 @@ pub enum KernelError {
         /// What it does, or is, in place of that; and what to do where that is known.
         problem: String,
     },
+    /// firewalld doesn't do as it is told.
+    #[error("cannot have firewalld {what}: {problem}")]
+    Firewalld {
+        /// What was asked for, as an infinitive.
+        what: String,
+        /// Why not, and what to do.
+        problem: String,
+    },
     /// The kernel is built without nf_tables, or may not load it.
     #[error(
         "this kernel has no nf_tables, which the network's rules need; load it: modprobe nf_tables, or do \
@@ -75,7 +83,10 @@ impl KernelError {
             Self::System { source, .. } | Self::Sysctl { source, .. } => {
                 source.raw_os_error().map(Errno::from_raw)
             }
-            Self::Answer { .. } | Self::Iptables { .. } | Self::NoNftables => None,
+            Self::Answer { .. }
+            | Self::Iptables { .. }
+            | Self::Firewalld { .. }
+            | Self::NoNftables => None,
         }
     }
 }

@@ -114,6 +114,7 @@ impl System {
         &mut self,
         tables: &[FoundTable],
     ) -> Result<Vec<FilterView>, KernelError> {
+        self.met_firewalld |= tables.iter().any(|table| table.id.name == FIREWALLD);
         self.met_others |= tables.iter().any(|table| table.id.name == FIREWALLD)
             || sysctl::has_legacy_table(nftables::FILTER_TABLE);
         let mut filters = Vec::new();

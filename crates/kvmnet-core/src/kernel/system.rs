@@ -16,7 +16,7 @@ use crate::lock::{Lock, LockError};
 use crate::model::{
     AcceptOwner, BridgeView, BridgedNetwork, BridgedView, FilterView, Firewall, Forwarding,
     ForwardingView, InterfaceName, Link, LinkKind, Mac, ManagedNetwork, ManagedView, Mode,
-    NetworkName, ReleaseView, Route, Step, Sysctl, Table, TableId, TapView, owner_of,
+    NetworkName, ReleaseView, Route, Step, Sysctl, Table, TableId, TapView, ZoneView, owner_of,
     runs_as_isolated,
 };
 
@@ -33,6 +33,8 @@ pub struct System {
     pub(super) netfilter: Option<Socket>,
     /// Whether firewalls were met that are told other than by netlink.
     pub(super) met_others: bool,
+    /// Whether firewalld's rules were met.
+    pub(super) met_firewalld: bool,
     /// Whether they are left as they are.
     leaves_others: bool,
 }
@@ -45,7 +47,13 @@ impl System {
     pub fn open() -> Result<Self, KernelError> {
         let route = Socket::open(NlFamily::Route)
             .map_err(|error| KernelError::system("open a rtnetlink socket", error))?;
-        Ok(Self { route, netfilter: None, met_others: false, leaves_others: false })
+        Ok(Self {
+            route,
+            netfilter: None,
+            met_others: false,
+            met_firewalld: false,
+            leaves_others: false,
+        })
     }
 
     /// As [`System::open`], for a run that leaves firewalls as they are which are told other than by
@@ -164,6 +172,11 @@ impl System {
         Ok(ForwardingView { global, interfaces_off })
     }
 
+    /// What is known of a bridge's zone without asking for it, by the tables that were looked at.
+    fn zone_view(&self, matters: bool) -> ZoneView {
+        if matters && self.met_firewalld { ZoneView::Unasked } else { ZoneView::Absent }
+    }
+
     /// The ports of these bridges. The kernel goes through all links for every question, so that
     /// more than one bridge is best asked for at once.
     fn ports(&mut self, bridges: &[Link]) -> Result<Vec<Link>, KernelError> {
@@ -209,10 +222,16 @@ impl System {
                 Some(_) => Vec::new(),
                 None => address::of_link(&mut self.route, &link)?,
             };
-            views.push(BridgeView { link, ports: its_own, addresses });
+            let zone = self.zone_view(owner_of(&link, known).is_some());
+            views.push(BridgeView { link, ports: its_own, addresses, zone });
         }
         Ok(views)
     }
+}
+
+/// It takes another program.
+fn unable(step: &Step) -> KernelError {
+    KernelError::Refused { what: step.to_string(), errno: Errno::EOPNOTSUPP, message: None }
 }
 
 /// The chains in iptables that the network has by its bridge's mark.
@@ -281,8 +300,14 @@ impl Kernel for System {
         };
         // Only frames that come to iptables can be dropped by it.
         let bridge = named.as_ref().or(default_route.as_ref());
-        let filters = if sysctl::filters_frames(bridge) { self.filters()? } else { Vec::new() };
-        Ok(BridgedView { tap: self.tap_view(tap)?, named, filters, default_route })
+        let is_filtered = sysctl::filters_frames(bridge);
+        let has_zone = network.zone.is_some();
+        let mut filters = if is_filtered || has_zone { self.filters()? } else { Vec::new() };
+        if !is_filtered {
+            filters.clear();
+        }
+        let zone = self.zone_view(has_zone);
+        Ok(BridgedView { tap: self.tap_view(tap)?, named, filters, default_route, zone })
     }
 
     fn managed_view(
@@ -348,6 +373,7 @@ impl Kernel for System {
             forwarding: self.forwarding(network, bridge.as_ref())?,
             uplinks: if is_dropped { self.uplinks()? } else { Vec::new() },
             bridge_netfilter: is_dropped && sysctl::filters_frames(bridge.as_ref()),
+            zone: self.zone_view(network.wanted_zone().is_some()),
             filters,
             bridge,
         })
@@ -370,15 +396,12 @@ impl Kernel for System {
                 }
                 self.route.request(batch, |_, _| {})
             }
-            _ if step.is_of_iptables() => Err(KernelError::Refused {
-                what: step.to_string(),
-                errno: Errno::EOPNOTSUPP,
-                message: None,
-            }),
+            _ if step.is_of_iptables() => Err(unable(step)),
             Step::InstallTable { table, replace } => {
                 nftables::install_table(self.netfilter()?, table, *replace)
             }
             Step::Accepts(change) => nftables::change_accepts(self.netfilter()?, change),
+            Step::Zone(_) => Err(unable(step)),
             Step::DeleteTable(table) => nftables::delete_table(self.netfilter()?, table),
             Step::Sysctl(sysctl) => sysctl::write(sysctl),
         }

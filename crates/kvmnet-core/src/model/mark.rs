@@ -9,11 +9,13 @@ const PREFIX: &str = "kvmnet:";
 const PINNED: &str = ":pinned";
 const FORWARDING: &str = ":forwarding";
 const IPTABLES: &str = ":iptables";
+const ZONE: &str = ":zone";
 
 /// The mark that a bridge of ours carries as its alias: `kvmnet:NAME`, and behind that `:pinned`
 /// where an administrator brought the network up and only the administrator takes it down, and
 /// `:forwarding` where IPv4 forwarding was turned on for it, and `:iptables` where its rules are in
-/// the tables of iptables.
+/// the tables of iptables, and `:zone` where kvmnet put it into a zone of firewalld's other than its
+/// own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mark {
     /// The network whose bridge it is.
@@ -24,24 +26,34 @@ pub struct Mark {
     pub forwarding: bool,
     /// Whether its rules are in the tables of iptables, or may be.
     pub iptables: bool,
+    /// Whether kvmnet put it into a zone of firewalld's that the network's file names, or was about
+    /// to; of those that kvmnet brings along the name says enough.
+    pub zone: bool,
 }
 
 impl Mark {
     /// The mark of a network that goes with its last guest.
     #[must_use]
     pub fn of(network: &NetworkName) -> Self {
-        Self { network: network.clone(), pinned: false, forwarding: false, iptables: false }
+        Self {
+            network: network.clone(),
+            pinned: false,
+            forwarding: false,
+            iptables: false,
+            zone: false,
+        }
     }
 
     /// Reads an alias; `None` where it is somebody else's.
     #[must_use]
     pub fn parse(alias: &str) -> Option<Self> {
         let rest = alias.strip_prefix(PREFIX)?;
+        let (rest, zone) = strip(rest, ZONE);
         let (rest, iptables) = strip(rest, IPTABLES);
         let (rest, forwarding) = strip(rest, FORWARDING);
         let (name, pinned) = strip(rest, PINNED);
         let network = NetworkName::parse(name)?;
-        Some(Self { network, pinned, forwarding, iptables })
+        Some(Self { network, pinned, forwarding, iptables, zone })
     }
 }
 
@@ -55,7 +67,8 @@ impl fmt::Display for Mark {
         let pinned = if self.pinned { PINNED } else { "" };
         let forwarding = if self.forwarding { FORWARDING } else { "" };
         let iptables = if self.iptables { IPTABLES } else { "" };
-        write!(f, "{PREFIX}{}{pinned}{forwarding}{iptables}", self.network)
+        let zone = if self.zone { ZONE } else { "" };
+        write!(f, "{PREFIX}{}{pinned}{forwarding}{iptables}{zone}", self.network)
     }
 }
 
@@ -84,18 +97,21 @@ mod tests {
     #[test]
     fn marks_read_as_they_were_written() {
         for (text, network, words) in [
-            ("kvmnet:default", "default", [false, false, false]),
-            ("kvmnet:lab-2:pinned", "lab-2", [true, false, false]),
-            ("kvmnet:lab-2:forwarding", "lab-2", [false, true, false]),
-            ("kvmnet:lab-2:iptables", "lab-2", [false, false, true]),
-            ("kvmnet:lab-2:pinned:forwarding", "lab-2", [true, true, false]),
-            ("kvmnet:lab-2:pinned:forwarding:iptables", "lab-2", [true, true, true]),
-            ("kvmnet:pinned", "pinned", [false, false, false]),
-            ("kvmnet:forwarding", "forwarding", [false, false, false]),
-            ("kvmnet:iptables:iptables", "iptables", [false, false, true]),
+            ("kvmnet:default", "default", [false, false, false, false]),
+            ("kvmnet:lab-2:pinned", "lab-2", [true, false, false, false]),
+            ("kvmnet:lab-2:forwarding", "lab-2", [false, true, false, false]),
+            ("kvmnet:lab-2:iptables", "lab-2", [false, false, true, false]),
+            ("kvmnet:lab-2:pinned:forwarding", "lab-2", [true, true, false, false]),
+            ("kvmnet:lab-2:pinned:forwarding:iptables", "lab-2", [true, true, true, false]),
+            ("kvmnet:lab-2:iptables:zone", "lab-2", [false, false, true, true]),
+            ("kvmnet:zone:zone", "zone", [false, false, false, true]),
+            ("kvmnet:pinned", "pinned", [false, false, false, false]),
+            ("kvmnet:forwarding", "forwarding", [false, false, false, false]),
+            ("kvmnet:iptables:iptables", "iptables", [false, false, true, false]),
         ] {
             let mark = Mark::parse(text).unwrap();
-            let found = (mark.network.as_str(), [mark.pinned, mark.forwarding, mark.iptables]);
+            let found =
+                (mark.network.as_str(), [mark.pinned, mark.forwarding, mark.iptables, mark.zone]);
             assert_eq!(found, (network, words));
             assert_eq!(mark.to_string(), text);
         }
@@ -113,6 +129,7 @@ mod tests {
             "office LAN",
             "kvmnet:a:forwarding:pinned",
             "kvmnet:a:iptables:forwarding",
+            "kvmnet:a:zone:iptables",
             "kvmnet:a:iptables:iptables",
         ] {
             assert_eq!(Mark::parse(text), None, "{text}");

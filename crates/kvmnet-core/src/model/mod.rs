@@ -10,6 +10,7 @@ mod name;
 mod network;
 mod step;
 mod view;
+mod zone;
 
 pub use accept::{AcceptOwner, AcceptsChange, FilterView, FoundAccept, RuleId, RulePlace, Variant};
 pub use firewall::{Chain, Hook, Match, Policy, Protocol, Rule, Table, TableId, Verdict};
@@ -24,3 +25,4 @@ pub use view::{
     BridgeView, BridgedView, ForwardingView, ManagedView, ReleaseView, Route, TableState, TapView,
     runs_as_isolated,
 };
+pub use zone::{ZoneChange, ZoneChangeKind, ZoneName, ZoneView};

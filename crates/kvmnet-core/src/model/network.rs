@@ -4,7 +4,7 @@ use std::fmt;
 
 use ipnet::Ipv4Net;
 
-use super::{InterfaceName, NetworkName, TableId};
+use super::{InterfaceName, NetworkName, TableId, ZoneName};
 
 /// A network a tap can belong to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,6 +50,8 @@ pub struct ManagedNetwork {
     pub firewall: Firewall,
     /// How far forwarding may be turned on.
     pub forwarding: Forwarding,
+    /// The zone of firewalld's that its file names, if it does.
+    pub zone: Option<ZoneName>,
 }
 
 impl ManagedNetwork {
@@ -63,6 +65,19 @@ impl ManagedNetwork {
             mtu: None,
             firewall: Firewall::default(),
             forwarding: Forwarding::default(),
+            zone: None,
+        }
+    }
+
+    /// The zone of firewalld's that its bridge is to be in, if any: where the rules are the
+    /// administrator's, so are the zones, unless the file names one.
+    #[must_use]
+    pub fn wanted_zone(&self) -> Option<ZoneName> {
+        match (&self.zone, self.firewall, self.mode) {
+            (Some(zone), ..) => Some(zone.clone()),
+            (None, Firewall::None, _) => None,
+            (None, _, Mode::Routed(_)) => Some(ZoneName::of_routed()),
+            (None, _, Mode::Nat(_) | Mode::Isolated) => Some(ZoneName::of_closed()),
         }
     }
 
@@ -145,4 +160,7 @@ pub struct BridgedNetwork {
     /// Where no interface has that name: whether the bridge that holds a default route is taken, as
     /// Debian's stock `/etc/qemu-ifup` does.
     pub or_default_route: bool,
+    /// The zone of firewalld's that its file names, if it does; without that the bridge stays where
+    /// the administrator has it.
+    pub zone: Option<ZoneName>,
 }

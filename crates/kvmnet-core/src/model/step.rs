@@ -4,7 +4,7 @@ use std::fmt;
 
 use ipnet::Ipv4Net;
 
-use super::{AcceptsChange, InterfaceName, Mac, Mark, Table, TableId, Variant};
+use super::{AcceptsChange, InterfaceName, Mac, Mark, Table, TableId, Variant, ZoneChange};
 
 /// One transaction: one `sendmsg` of rtnetlink messages, one nf_tables batch, or one write.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +21,8 @@ pub enum Step {
     },
     /// Changes rules of ours in the chains of another tool's firewall, all or nothing.
     Accepts(AcceptsChange),
+    /// Changes what zone of firewalld's a bridge is in: one call over D-Bus.
+    Zone(ZoneChange),
     /// Deletes a table with all it holds.
     DeleteTable(TableId),
     /// Writes one sysctl.
@@ -166,6 +168,7 @@ impl fmt::Display for Step {
                 write!(f, "{verb} {}", table.id.describe())
             }
             Self::Accepts(change) => change.fmt(f),
+            Self::Zone(change) => change.fmt(f),
             Self::DeleteTable(table) => write!(f, "delete {}", table.describe()),
             Self::Sysctl(sysctl) => sysctl.fmt(f),
         }

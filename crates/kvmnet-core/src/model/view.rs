@@ -2,7 +2,7 @@
 
 use ipnet::Ipv4Net;
 
-use super::{FilterView, Firewall, InterfaceName, Link, ManagedNetwork, Mode, TableId};
+use super::{FilterView, Firewall, InterfaceName, Link, ManagedNetwork, Mode, TableId, ZoneView};
 
 /// A tap and what it is a port of.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
@@ -46,6 +46,8 @@ pub struct BridgedView {
     /// The bridge that holds the default route of lowest metric among those over bridges; looked
     /// for only where it is wanted and `named` is none.
     pub default_route: Option<Link>,
+    /// Its zone; asked for only where the network names one.
+    pub zone: ZoneView,
 }
 
 /// What forwards IPv4.
@@ -91,6 +93,8 @@ pub struct ManagedView {
     pub uplinks: Vec<InterfaceName>,
     /// Whether frames from port to port are filtered, too; looked at only where a filter drops.
     pub bridge_netfilter: bool,
+    /// The bridge's zone, whether there is a bridge or not.
+    pub zone: ZoneView,
 }
 
 /// Whether a bridge of ours shows that it runs as isolated, where `network` is to have another mode:
@@ -120,6 +124,8 @@ pub struct BridgeView {
     pub ports: Vec<Link>,
     /// Its IPv4 addresses; read only of a bridge that isn't kvmnet's.
     pub addresses: Vec<Ipv4Net>,
+    /// Its zone; asked for only of a bridge of kvmnet's.
+    pub zone: ZoneView,
 }
 
 /// What releasing a tap, and clearing away what nobody uses, looks at.

@@ -2,7 +2,7 @@
 
 use super::accepts;
 use super::tap::{Target, attach, attachable};
-use super::{AttachPlan, Note, Refusal};
+use super::{AttachPlan, Note, Refusal, zone};
 use crate::model::{
     AcceptOwner, BridgedNetwork, BridgedView, InterfaceName, Link, LinkKind, NetworkName, Step,
     owner_of,
@@ -25,6 +25,11 @@ pub fn attach_bridged(
     // The rules of a network of kvmnet's are that network's business.
     let mut steps = if owner.is_some() { Vec::new() } else { accepts_for(view, bridge) };
     let mut notes = accepts::notes(&steps);
+    if let Some(wanted) = network.zone.as_ref().filter(|_| owner.is_none()) {
+        let zone = zone::enter(&view.zone, &bridge.name, wanted, |_| false);
+        steps.extend(zone.step);
+        notes.extend(zone.note);
+    }
     steps.extend(change.map(|change| Step::Links(vec![change])));
     notes.extend(owner.map(|mark| Note::OwnBridge(mark.network)));
     notes.extend((!bridge.up).then_some(Note::BridgeIsDown));

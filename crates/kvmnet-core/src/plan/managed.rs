@@ -3,6 +3,7 @@
 use super::accepts::{self, Surroundings};
 use super::bridged::require_bridge;
 use super::tap::{Target, attach, attachable};
+use super::zone::{self, ZonePlan};
 use super::{AttachPlan, Note, Refusal, table_of};
 use crate::model::{
     AcceptOwner, BRIDGE_GROUP, BridgeRepair, Firewall, Forwarding, InterfaceName, Link, LinkChange,
@@ -127,11 +128,13 @@ impl Situation<'_> {
         };
         let attach = self.attach(port, &target)?;
         let forward = self.forward()?;
+        let unmarked = Mark::of(&network.name);
+        let zone = zone::of_network(&view.zone, network, &unmarked);
         let bridge = Step::Links(vec![LinkChange::CreateBridge {
             name: network.bridge.clone(),
             index: view.free_index,
             mac: Mac::of_bridge(&network.name),
-            mark: self.mark(Mark::of(&network.name), &forward),
+            mark: self.mark(unmarked, &forward, &zone),
             mtu: network.mtu,
             noarp: network.mode == Mode::Isolated,
         }]);
@@ -144,10 +147,12 @@ impl Situation<'_> {
             steps.extend([bridge, self.disable_ipv6()]);
         }
         steps.extend(self.accepts());
-        let changes: Vec<_> = self.add_address(view.free_index).into_iter().chain(attach).collect();
-        steps.extend((!changes.is_empty()).then_some(Step::Links(changes)));
         let mut opened = accepts::notes(&steps);
         opened.extend(accepts::no_uplink(view, network));
+        opened.extend(zone.note);
+        steps.extend(zone.step);
+        let changes: Vec<_> = self.add_address(view.free_index).into_iter().chain(attach).collect();
+        steps.extend((!changes.is_empty()).then_some(Step::Links(changes)));
         let turned_on = note_of(&forward);
         steps.extend(forward);
         let built = Note::Built {
@@ -195,7 +200,8 @@ impl Situation<'_> {
         let attach = self.attach(port, &target)?;
         let forward = self.forward()?;
 
-        let wanted = self.mark(mark.clone(), &forward);
+        let zone = zone::of_network(&view.zone, network, mark);
+        let wanted = self.mark(mark.clone(), &forward, &zone);
         if (wanted.pinned || wanted.iptables) && !is_ours_to_write(&bridge.alias) {
             return Err(Refusal::AliasInTheWay {
                 bridge: network.bridge.clone(),
@@ -220,14 +226,16 @@ impl Situation<'_> {
         let accepts = self.accepts();
         let mut opened = accepts::notes(&accepts);
         opened.extend(accepts::no_uplink(view, network));
+        opened.extend(zone.note);
         let address = address.and_then(|_| self.add_address(bridge.index));
         let turned_on = note_of(&forward);
         let pins = wanted.pinned && !mark.pinned;
         let repaired = address.is_some()
             || !forward.is_empty()
-            || !(steps.is_empty() || pins && is_mark_alone(&steps));
+            || !(steps.is_empty() || (pins || wanted.zone != mark.zone) && is_mark_alone(&steps));
         // Another firewall that came later is no damage to this network.
         steps.extend(accepts);
+        steps.extend(zone.step);
         let changes: Vec<LinkChange> = address.into_iter().chain(attach).collect();
         steps.extend((!changes.is_empty()).then_some(Step::Links(changes)));
         steps.extend(forward);
@@ -289,11 +297,12 @@ impl Situation<'_> {
     }
 
     /// A network that was pinned stays so until an administrator takes it down.
-    fn mark(&self, was: Mark, forward: &[Step]) -> Mark {
+    fn mark(&self, was: Mark, forward: &[Step], zone: &ZonePlan) -> Mark {
         Mark {
             pinned: was.pinned || self.purpose == Purpose::Pinned,
             forwarding: was.forwarding || forward.contains(&Step::Sysctl(Sysctl::ForwardIpv4)),
             iptables: self.network.firewall == Firewall::Iptables,
+            zone: was.zone || zone.marks,
             ..was
         }
     }

@@ -9,6 +9,7 @@ mod rules;
 mod tap;
 #[cfg(test)]
 mod tests;
+mod zone;
 
 pub use accepts::{Surroundings, narrow as accepts_of};
 pub use bridged::attach_bridged;
@@ -16,10 +17,11 @@ pub use managed::{Purpose, attach_managed, is_up};
 pub use refusal::Refusal;
 pub use release::{InUse, ReleasePlan, ReleaseScope, TakeDownPlan, release, sweep, take_down};
 pub use rules::table_of;
+pub use zone::unknown as unknown_zone;
 
 use ipnet::Ipv4Net;
 
-use crate::model::{Mode, NetworkName, Step, TableId, Variant};
+use crate::model::{Mode, NetworkName, Step, TableId, Variant, ZoneName};
 
 /// What attaching a tap comes to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,6 +74,16 @@ pub enum Note {
     /// The host's own firewall could not be looked at: it may let through only what it names.
     MayNotAccept {
         /// The reason.
+        why: String,
+    },
+    /// firewalld runs, and the bridge is in this zone now.
+    InZone {
+        /// The zone.
+        zone: ZoneName,
+    },
+    /// firewalld runs, and the bridge isn't in the zone that lets its guests through.
+    NotInZone {
+        /// The reason, and the remedy.
         why: String,
     },
     /// The host forwarded no IPv4 before.

@@ -1,7 +1,7 @@
 //! ifdown and natdown: a tap leaves its bridge, and networks that nobody uses any more go.
 
 use super::tap::require_tap;
-use super::{Refusal, accepts};
+use super::{Refusal, accepts, zone};
 use crate::model::{
     AcceptOwner, BridgeRepair, BridgeView, InterfaceName, Link, LinkChange, LinkKind, Mark,
     Network, NetworkName, ReleaseView, Step, TableId, owner_of,
@@ -155,6 +155,7 @@ fn take_down_unused(
 ) -> TakeDownPlan {
     let mut kept = Vec::new();
     let mut unused: Vec<(NetworkName, &Link)> = Vec::new();
+    let mut left = Vec::new();
     let mut unpinning = None;
     let mut in_use = None;
     for bridge in &view.bridges {
@@ -164,6 +165,7 @@ fn take_down_unused(
         let is_asked_for = unpin == Some(&mark.network);
         let ports = users(bridge, leaving);
         if ports.is_empty() && (is_asked_for || !mark.pinned) {
+            left.extend(zone::leave(bridge, &mark));
             unused.push((mark.network, &bridge.link));
             continue;
         }
@@ -181,6 +183,7 @@ fn take_down_unused(
         AcceptOwner::Network(network) => !kept.contains(network),
         AcceptOwner::Bridge(name) => !has_guests(view, name, leaving),
     });
+    steps.extend(left);
     steps.extend(stale_tables.cloned().map(Step::DeleteTable));
     steps.extend(unpinning);
     // One send each: the kernel takes some 40 ms for each deletion.

@@ -5,6 +5,7 @@
 
 mod filters;
 mod pins;
+mod zones;
 
 use std::collections::BTreeSet;
 
@@ -387,7 +388,7 @@ fn natdown_asks_for_the_networks_only_where_it_needs_them() {
     let mut host = with(&default(), &["a", "b"]);
     host.links.get_mut(&index("c")).unwrap().master = Some(3);
     let known = [config::default_name()];
-    let office = BridgedNetwork { bridge: name("br01"), or_default_route: false };
+    let office = BridgedNetwork { bridge: name("br01"), or_default_route: false, zone: None };
     for (tap, asked) in [("a", 0), ("b", 0), ("probe", 0), ("gone", 0), ("c", 1)] {
         let mut times = 0;
         let networks = || {

@@ -8,11 +8,11 @@ use kvmnet_core::model::{
 };
 use kvmnet_core::ops;
 use kvmnet_core::plan::{Purpose, Refusal};
-use kvmnet_iptables::Iptables;
 
-use super::Finding;
+use super::{Finding, firewalld};
 use crate::error::Error;
 use crate::gather::Gathered;
+use crate::kernel::{self, Whole};
 
 /// Looks at each network, and at the host as a whole.
 ///
@@ -20,7 +20,7 @@ use crate::gather::Gathered;
 /// [`Error::Look`] where the kernel doesn't answer.
 pub fn find(seen: &Gathered) -> Result<Vec<Finding>, Error> {
     let mut findings = Vec::new();
-    let mut kernel = Iptables::open()?;
+    let mut kernel = kernel::open()?;
     for described in &seen.networks {
         match &described.network {
             Network::Managed(managed) => {
@@ -40,6 +40,7 @@ pub fn find(seen: &Gathered) -> Result<Vec<Finding>, Error> {
             }
         }
     }
+    findings.extend(firewalld::find(&mut kernel, seen));
     findings.extend(firewalls(seen));
     findings.extend(left_to_the_administrator(seen));
     Ok(findings)
@@ -48,7 +49,7 @@ pub fn find(seen: &Gathered) -> Result<Vec<Finding>, Error> {
 /// What a guest's start would be refused for, in the same words. Perhaps nobody wants the network
 /// that is built in: a host with an administrator's `br0` has no use for it.
 fn refusal(
-    kernel: &mut Iptables,
+    kernel: &mut Whole,
     network: &ManagedNetwork,
     is_described: bool,
     seen: &Gathered,
@@ -111,23 +112,14 @@ fn firewalls(seen: &Gathered) -> Vec<Finding> {
     let mut findings = Vec::new();
     for ForwardChain { table, chain, by_policy, .. } in others(seen) {
         let why = if *by_policy { "by its policy" } else { "by its last rule" };
-        let remedy = match table.name.as_str() {
-            "firewalld" => {
-                "put their bridges in a zone that does: \
-                 firewall-cmd --permanent --zone=trusted --add-interface=BRIDGE"
-            }
-            _ => {
-                "name them there: iifname BRIDGE accept, and oifname BRIDGE ct state \
-                 established,related accept"
-            }
-        };
         let frames = match seen.host.bridge_netfilter {
             Some(true) => ", and frames from guest to guest (br_netfilter is on)",
             _ => "",
         };
         findings.push(Finding::Warning(format!(
             "nftables chain {table} {chain}: lets through only what it names, {why}{frames}; where it \
-             cuts guests off, {remedy}"
+             cuts guests off, name them there: iifname BRIDGE accept, and oifname BRIDGE ct state \
+             established,related accept"
         )));
     }
     findings.extend(seen.host.legacy_unread.iter().map(|why| {
@@ -164,8 +156,10 @@ fn left_to_the_administrator(seen: &Gathered) -> Vec<Finding> {
         .collect()
 }
 
-/// Not iptables' own, where kvmnet adds what the guests need.
+/// Not iptables' own, where kvmnet adds what the guests need; nor firewalld's, which has zones.
 fn others(seen: &Gathered) -> impl Iterator<Item = &ForwardChain> {
     let chains = seen.host.dropping_chains.iter().flatten();
-    chains.filter(|chain| !chain.is_iptables() && !chain.table.is_reserved())
+    chains.filter(|chain| {
+        !chain.is_iptables() && !firewalld::is_its(&chain.table) && !chain.table.is_reserved()
+    })
 }

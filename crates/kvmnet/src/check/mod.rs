@@ -1,6 +1,7 @@
 //! `kvmnet check`: mistakes in the network files, and what on this host gets in their way.
 
 mod between;
+mod firewalld;
 mod host;
 mod running;
 

@@ -5,11 +5,11 @@ use kvmnet_core::model::{
 };
 use kvmnet_core::ops;
 use kvmnet_core::plan::Purpose;
-use kvmnet_iptables::Iptables;
 
 use super::Finding;
 use crate::error::Error;
 use crate::gather::Gathered;
+use crate::kernel::{self, Whole};
 use crate::reload;
 
 /// Looks at each bridge of kvmnet's.
@@ -18,7 +18,7 @@ use crate::reload;
 /// [`Error::Look`] where the kernel doesn't answer.
 pub fn find(seen: &Gathered) -> Result<Vec<Finding>, Error> {
     let mut findings = Vec::new();
-    let mut kernel = Iptables::open()?;
+    let mut kernel = kernel::open()?;
     let mut up = Vec::new();
     for (bridge, mark) in seen.host.own_bridges(&seen.known) {
         let Mark { network: name, pinned, .. } = &mark;
@@ -73,7 +73,7 @@ pub fn find(seen: &Gathered) -> Result<Vec<Finding>, Error> {
     }
     findings.extend(bridges_of_others(&mut kernel, seen));
     findings.extend(accepts_for_nobody(seen, &up));
-    for network in kernel.networks()?.into_iter().filter(|network| !up.contains(network)) {
+    for network in kernel.inner.networks()?.into_iter().filter(|network| !up.contains(network)) {
         findings.push(Finding::Warning(format!(
             "the chains KVMNET-{network}-* of iptables: network {network} is not up; kvmnet gc \
              deletes them"
@@ -83,13 +83,14 @@ pub fn find(seen: &Gathered) -> Result<Vec<Finding>, Error> {
 }
 
 /// An administrator's bridge with guests who lack what they need of the host's own firewall.
-fn bridges_of_others(kernel: &mut Iptables, seen: &Gathered) -> Vec<Finding> {
+fn bridges_of_others(kernel: &mut Whole, seen: &Gathered) -> Vec<Finding> {
     let guests = reload::guests_of_bridges(&seen.host, &seen.networks, &seen.known);
     let finding = |(tap, bridge)| {
-        let network = BridgedNetwork { bridge, or_default_route: false };
+        // Its zone is told of apart.
+        let network = BridgedNetwork { bridge, or_default_route: false, zone: None };
         // What would be refused is no guest's trouble any more.
-        let steps = ops::plan_repair_bridged(kernel, &tap, &network, &seen.known).ok()??;
-        let steps: Vec<String> = steps.iter().map(ToString::to_string).collect();
+        let plan = ops::plan_repair_bridged(kernel, &tap, &network, &seen.known).ok()??;
+        let steps: Vec<String> = plan.steps.iter().map(ToString::to_string).collect();
         (!steps.is_empty()).then(|| {
             Finding::Mistake(format!(
                 "bridge {}: its guests are cut off by the host's firewall; kvmnet reload puts it \

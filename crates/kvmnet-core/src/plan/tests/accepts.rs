@@ -5,7 +5,7 @@ use crate::config;
 use crate::model::{
     AcceptOwner, BridgeView, BridgedNetwork, BridgedView, FilterView, Firewall, ForwardingView,
     FoundAccept, Link, ManagedNetwork, ManagedView, Mode, ReleaseView, Rule, RuleId, RulePlace,
-    Step, TableState, TapView, Variant,
+    Step, TableState, TapView, Variant, ZoneView,
 };
 use crate::plan::{
     AttachPlan, Note, Purpose, Refusal, ReleaseScope, attach_bridged, attach_managed, release,
@@ -209,6 +209,7 @@ fn lan(accepts: Vec<FoundAccept>) -> ReleaseView {
             link: bridge,
             ports: vec![port("vnet0", 9), port("vnet1", 10)],
             addresses: vec![],
+            zone: ZoneView::Absent,
         }],
         tables: vec![],
         filters: vec![FilterView { accepts, ..filter(IPV4, "FORWARD", true) }],
@@ -226,8 +227,9 @@ fn guests_of_the_administrators_bridge() {
         named: Some(bridge),
         filters: vec![filter(IPV4, "FORWARD", true), filter(IPV6, "FORWARD", false)],
         default_route: None,
+        zone: ZoneView::Absent,
     };
-    let network = BridgedNetwork { bridge: name("br1"), or_default_route: false };
+    let network = BridgedNetwork { bridge: name("br1"), or_default_route: false, zone: None };
     let steps = attach_bridged(&view, &name("vnet0"), &network, &[]).unwrap().steps;
     let between = BETWEEN.replace("br0", "br1");
     assert_eq!(steps[0].to_string(), format!("in ip filter FORWARD: {between}"));

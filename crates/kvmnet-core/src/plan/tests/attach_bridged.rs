@@ -1,10 +1,10 @@
 use super::{assert_plan, assert_refused, fresh_tap, name, port_of};
 use crate::config;
-use crate::model::{BridgedView, Link, LinkKind};
+use crate::model::{BridgedView, Link, LinkKind, ZoneView};
 use crate::plan::{AttachPlan, Note, Refusal, attach_bridged};
 
 fn view(named: Option<Link>, default_route: Option<Link>) -> BridgedView {
-    BridgedView { tap: fresh_tap(), named, filters: vec![], default_route }
+    BridgedView { tap: fresh_tap(), named, filters: vec![], default_route, zone: ZoneView::Absent }
 }
 
 fn plan(view: &BridgedView) -> Result<AttachPlan, Refusal> {

@@ -6,13 +6,14 @@ mod attach_nat;
 mod modes;
 mod pinned;
 mod release;
+mod zones;
 
 use std::fmt::Write;
 
 use super::{AttachPlan, Refusal};
 use crate::model::{
     ForwardingView, InterfaceName, Link, LinkKind, ManagedView, Mark, NetworkName, Step,
-    TableState, TapView,
+    TableState, TapView, ZoneView,
 };
 
 fn name(text: &str) -> InterfaceName {
@@ -43,6 +44,7 @@ fn nothing_there() -> ManagedView {
         filters: vec![],
         uplinks: vec![],
         bridge_netfilter: false,
+        zone: ZoneView::Absent,
         forwarding: ForwardingView::default(),
     }
 }

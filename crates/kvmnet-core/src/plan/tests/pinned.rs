@@ -6,7 +6,7 @@ use super::{
 use crate::config;
 use crate::model::{
     BridgeView, ForwardingView, InterfaceName, Link, LinkKind, ManagedView, ReleaseView, TableId,
-    TableState,
+    TableState, ZoneView,
 };
 use crate::plan::{
     AttachPlan, Note, Purpose, Refusal, ReleaseScope, TakeDownPlan, attach_managed, release, sweep,
@@ -50,7 +50,7 @@ fn running(alias: &str, ports: &[&str]) -> ReleaseView {
     let table = TableId::of_network(libc::NFPROTO_IPV4 as u8, &network_name("default"));
     ReleaseView {
         tap: None,
-        bridges: vec![BridgeView { link, ports, addresses: vec![] }],
+        bridges: vec![BridgeView { link, ports, addresses: vec![], zone: ZoneView::Absent }],
         tables: vec![table],
         filters: vec![],
     }

@@ -1,6 +1,8 @@
 use super::{assert_refused, name, network_name, own_bridge, text};
 use crate::config;
-use crate::model::{BridgeView, BridgedNetwork, Link, LinkKind, Network, ReleaseView, TableId};
+use crate::model::{
+    BridgeView, BridgedNetwork, Link, LinkKind, Network, ReleaseView, TableId, ZoneView,
+};
 use crate::plan::{Refusal, ReleasePlan, ReleaseScope, release};
 
 fn port(name: &str, index: u32, bridge: &Link) -> Link {
@@ -21,7 +23,12 @@ fn on_own_bridge(others: Vec<Link>) -> ReleaseView {
     let ports = std::iter::once(tap.clone()).chain(others).collect();
     ReleaseView {
         tap: Some(tap),
-        bridges: vec![BridgeView { link: bridge, ports, addresses: vec![] }],
+        bridges: vec![BridgeView {
+            link: bridge,
+            ports,
+            addresses: vec![],
+            zone: ZoneView::Absent,
+        }],
         tables: vec![table()],
         filters: vec![],
     }
@@ -34,7 +41,12 @@ fn on_foreign_bridge(bridge: &str, address: &str) -> ReleaseView {
     let addresses = vec![address.parse().unwrap()];
     ReleaseView {
         tap: Some(tap.clone()),
-        bridges: vec![BridgeView { link: bridge, ports: vec![tap], addresses }],
+        bridges: vec![BridgeView {
+            link: bridge,
+            ports: vec![tap],
+            addresses,
+            zone: ZoneView::Absent,
+        }],
         tables: vec![],
         filters: vec![],
     }
@@ -143,7 +155,12 @@ fn two_networks_are_told_apart() {
     let mut lab = Link::test_bridge("lab", 6);
     lab.alias = "kvmnet:lab".to_owned();
     let guest = port("vnet5", 30, &lab);
-    view.bridges.push(BridgeView { link: lab, ports: vec![guest], addresses: vec![] });
+    view.bridges.push(BridgeView {
+        link: lab,
+        ports: vec![guest],
+        addresses: vec![],
+        zone: ZoneView::Absent,
+    });
     view.tables.push(TableId::of_network(libc::NFPROTO_IPV4 as u8, &network_name("lab")));
     assert_steps(&natdown(&view).unwrap(), &[RELEASE, DELETE_TABLE, DELETE_BRIDGE]);
     view.bridges[1].ports.clear();
@@ -169,7 +186,11 @@ fn ifdown_releases_from_any_bridge_and_natdown_from_its_own() {
 #[test]
 fn natdown_releases_from_the_bridge_of_any_network() {
     let bridged = |bridge: &str| {
-        Network::Bridged(BridgedNetwork { bridge: name(bridge), or_default_route: false })
+        Network::Bridged(BridgedNetwork {
+            bridge: name(bridge),
+            or_default_route: false,
+            zone: None,
+        })
     };
     let networks = [Network::Managed(config::default_nat()), bridged("br1"), bridged("office")];
     for bridge in ["br1", "office"] {
