@@ -1,0 +1,237 @@
+//! The units: on a host with systemd, what a firewall's service takes from the networks comes back
+//! by itself. Each test is one boot of a distribution's kernel with the distribution's services.
+
+use std::time::Duration;
+
+use kvmnet_tests::{Guest, GuestSpec, Host};
+
+/// How long a service may take here, where a processor is emulated by one that others use, too.
+const SLOW: Duration = Duration::from_secs(240);
+
+/// Addresses and a machine outside, on a host that had no card.
+const LAN: &str = "
+    modprobe tun && ip netns add outside && ip netns add guest
+    ip link add eno1 type veth peer name lan0 netns outside
+    ip addr add 10.0.0.11/24 dev eno1 && ip link set eno1 up
+    ip route add default via 10.0.0.1
+    ip -n outside addr add 10.0.0.1/24 dev lan0 && ip -n outside link set lan0 up
+    ip netns exec outside busybox nc -ll -p 7000 -e cat </dev/null >/dev/null 2>&1 &
+";
+
+/// A tap on the network, and a machine that is a port of its bridge, too: a guest without QEMU.
+const GUEST: &str = "
+    ip tuntap add vnet0 mode tap && /usr/libexec/kvmnet-natup vnet0
+    ip link add g0 type veth peer name eth0 netns guest
+    ip link set g0 master br0 && ip link set g0 up
+    ip -n guest addr add 192.168.100.10/24 dev eth0 && ip -n guest link set eth0 up
+    ip -n guest route add default via 192.168.100.1
+";
+
+/// A connection of the guest's: what goes into one pipe comes out of the other, from outside.
+const CONNECTION: &str = "
+    mkfifo /run/say /run/heard
+    ip netns exec guest bash -c '
+        exec 3<>/dev/tcp/10.0.0.1/7000 4<>/run/say 5<>/run/heard
+        while read -r word <&4; do
+            echo $word >&3; read -r -t 30 answer <&3 || answer=cut; echo $answer >&5
+        done' </dev/null >/dev/null 2>&1 &
+";
+
+fn boot<'host>(host: &'host Host, name: &str, before_boot: &str) -> Guest<'host> {
+    let mut guest = Guest::boot(host, GuestSpec::with_systemd(name).before_boot(before_boot));
+    guest.ok(LAN);
+    guest
+}
+
+/// Runs what may take long, and must succeed.
+#[track_caller]
+fn run(guest: &mut Guest, script: &str) -> String {
+    guest.sh_within(script, SLOW).expect(script)
+}
+
+/// The connection that was made at the beginning still is one.
+#[track_caller]
+fn assert_connected(guest: &mut Guest, when: &str) {
+    let word = when.replace(|c: char| !c.is_ascii_alphanumeric(), "-");
+    let script = format!("echo {word} >/run/say; timeout 60 head -n 1 /run/heard");
+    let heard = run(guest, &script);
+    assert_eq!(heard.trim(), word, "{when}");
+}
+
+/// A new connection gets out, with the host's address.
+fn gets_out(guest: &mut Guest) -> bool {
+    let script = "ip netns exec guest timeout 5 bash -c '
+        exec 3<>/dev/tcp/10.0.0.1/7000; echo hello >&3; read -r a <&3; test $a = hello'";
+    guest.sh_within(script, SLOW).success()
+}
+
+/// Waits, inside, until the network has all its rules again, and says how long that took.
+#[track_caller]
+fn assert_healed(guest: &mut Guest, when: &str) {
+    let script = "start=$(date +%s%N)
+        until kvmnet status --json default | grep -q '\"state\": *\"in-place\"'; do
+            test $(($(date +%s%N) - start)) -lt 60000000000 || exit 1; sleep 0.05
+        done
+        echo $((($(date +%s%N) - start) / 1000000))";
+    let healed = guest.sh_within(script, SLOW);
+    let log = || "systemctl list-units --all 'kvmnet*'; journalctl -b -n 40 --no-pager".to_owned();
+    if !healed.success() {
+        panic!("{when}: no rules\n{}", guest.sh_within(&log(), SLOW).stdout);
+    }
+    println!("{when}: healed, as seen {} ms after it", healed.stdout.trim());
+}
+
+/// The accepts that another firewall's chain has for the guests are there.
+#[track_caller]
+fn assert_accepted(guest: &mut Guest, when: &str) {
+    let script = "for i in $(seq 200); do
+            ! iptables -S | grep -q kvmnet-default || exit 0; sleep 0.1
+        done; iptables -S; exit 1";
+    let output = guest.sh_within(script, SLOW);
+    assert!(output.success(), "{when}: {}", output.stdout);
+}
+
+#[track_caller]
+fn assert_all_well(guest: &mut Guest) {
+    assert_eq!(run(guest, "systemctl --failed --no-legend").trim(), "");
+}
+
+#[test]
+fn what_a_firewalls_service_takes_comes_back() {
+    let host = Host::builder().without_uplink().build();
+    let mut guest = boot(&host, "firewalls", "systemctl enable kvmnet-reload");
+    let guest = &mut guest;
+
+    // No firewall is there: nothing of it ran, or is up.
+    assert_all_well(guest);
+    let units = "systemctl list-units --all --no-legend 'kvmnet*'";
+    assert_eq!(run(guest, units).trim(), "");
+    let units = "/usr/lib/systemd/system/kvmnet-reload.service \
+                 /usr/lib/systemd/system/kvmnet-reload@nftables.service";
+    let verify = format!(
+        "cp /usr/lib/systemd/system/kvmnet-reload@.service /run/kvmnet-reload@nftables.service
+         systemd-analyze verify --man=no --recursive-errors=no {units} 2>&1"
+    );
+    let verified = run(guest, &verify);
+    assert_eq!(verified.trim(), "", "systemd-analyze verify");
+
+    run(guest, GUEST);
+    run(guest, CONNECTION);
+    assert_connected(guest, "at first");
+
+    // Without the units nobody puts it back.
+    run(guest, "systemctl disable kvmnet-reload 2>&1; systemctl start nftables; sleep 3");
+    assert!(!run(guest, "nft list tables").contains("kvmnet"));
+    assert!(!gets_out(guest));
+    run(guest, "kvmnet reload; systemctl stop nftables; kvmnet reload");
+    assert!(gets_out(guest));
+    assert_connected(guest, "by hand");
+
+    let said = run(guest, "systemctl enable kvmnet-reload 2>&1");
+    assert!(said.contains("nftables.service.wants/kvmnet-reload@nftables.service"), "{said}");
+    for verb in ["start", "restart", "reload", "restart", "stop", "start"] {
+        let when = format!("{verb} nftables");
+        run(guest, &format!("systemctl {when}"));
+        assert_healed(guest, &when);
+        assert_connected(guest, &when);
+        assert!(gets_out(guest), "{when}");
+    }
+
+    // More at once than systemd would start of an ordinary unit.
+    run(guest, "for i in 1 2 3 4 5 6 7; do systemctl restart nftables || exit; done");
+    assert_healed(guest, "seven restarts");
+    assert_connected(guest, "seven restarts");
+
+    // A unit that fails is nothing to the firewall.
+    run(guest, "mv /usr/bin/kvmnet /usr/bin/kvmnet.away");
+    run(guest, "systemctl restart nftables && systemctl is-active nftables");
+    run(guest, "until systemctl is-failed kvmnet-reload; do sleep 0.1; done");
+    run(guest, "systemctl is-active nftables; mv /usr/bin/kvmnet.away /usr/bin/kvmnet");
+    run(guest, "systemctl reload nftables");
+    assert_healed(guest, "kvmnet is back");
+    assert_connected(guest, "kvmnet is back");
+    run(guest, "systemctl stop nftables");
+    assert_healed(guest, "stop nftables");
+
+    // Those that work by way of iptables: kvmnet's accepts in their chains come and come back.
+    run(guest, "printf '*filter\\n:FORWARD DROP [0:0]\\nCOMMIT\\n' >/etc/iptables/rules.v4");
+    for verb in ["start", "restart", "restart"] {
+        let when = format!("{verb} netfilter-persistent");
+        run(guest, &format!("systemctl {when}"));
+        assert_accepted(guest, &when);
+        assert_connected(guest, &when);
+        assert!(gets_out(guest), "{when}");
+    }
+    run(guest, "systemctl stop netfilter-persistent; iptables -P FORWARD ACCEPT; iptables -F");
+
+    run(guest, "sed -i s/ENABLED=no/ENABLED=yes/ /etc/ufw/ufw.conf");
+    run(guest, "sed -i s/MANAGE_BUILTINS=no/MANAGE_BUILTINS=yes/ /etc/default/ufw");
+    for verb in ["start", "restart"] {
+        let when = format!("{verb} ufw");
+        run(guest, &format!("systemctl {when}"));
+        assert_accepted(guest, &when);
+        assert_connected(guest, &when);
+        assert!(gets_out(guest), "{when}");
+    }
+    run(guest, "systemctl stop ufw");
+    assert_healed(guest, "stop ufw");
+    assert!(gets_out(guest), "stop ufw");
+
+    // firewalld takes what is in the chains of iptables, but leaves their policy.
+    run(guest, "iptables -P FORWARD DROP");
+    for verb in ["start", "reload", "restart"] {
+        let when = format!("{verb} firewalld");
+        run(guest, &format!("systemctl {when}"));
+        assert_accepted(guest, &when);
+        assert_healed(guest, &when);
+    }
+    run(guest, "systemctl stop firewalld; iptables -P FORWARD ACCEPT");
+    assert_healed(guest, "stop firewalld");
+    assert_connected(guest, "stop firewalld");
+    assert_all_well(guest);
+}
+
+/// As `nft list ruleset >/etc/nftables.conf` saves it while guests run.
+#[test]
+fn a_saved_ruleset_with_our_tables_does_no_harm_at_boot() {
+    let ruleset = {
+        let host = Host::new();
+        host.ok("iptables -P FORWARD DROP");
+        let _tap = host.tap_on("default", "vnet0");
+        host.ok("nft list ruleset")
+    };
+    assert!(ruleset.contains("table ip kvmnet-default {"), "{ruleset}");
+    let host = Host::builder().without_uplink().build();
+    let before_boot = format!(
+        "cat >/etc/nftables.conf <<'END'\n#!/usr/sbin/nft -f\nflush ruleset\n{ruleset}\nEND\n\
+         systemctl enable kvmnet-reload nftables"
+    );
+    let mut guest = boot(&host, "saved", &before_boot);
+    let guest = &mut guest;
+    assert_all_well(guest);
+    let tables = run(guest, "nft list tables");
+    assert!(tables.contains("ip kvmnet-default"), "the ruleset was not restored: {tables}");
+    assert!(run(guest, "kvmnet status default | cat").contains(" down "));
+    run(guest, "systemctl is-active nftables kvmnet-reload@nftables");
+    run(guest, GUEST);
+    assert_healed(guest, "the next natup");
+    assert!(gets_out(guest));
+    run(guest, CONNECTION);
+    for verb in ["restart", "reload"] {
+        run(guest, &format!("systemctl {verb} nftables"));
+        assert_healed(guest, &format!("{verb} with a saved ruleset"));
+        assert_connected(guest, verb);
+    }
+    run(guest, "ip link del g0 && ip link del vnet0 && kvmnet gc && kvmnet status");
+    run(guest, "! ip link show br0 2>&1 && ! nft list tables | grep kvmnet");
+    // And back again, with nobody on the network.
+    run(
+        guest,
+        "systemctl restart nftables && until ! systemctl list-jobs | grep kvmnet; do sleep 0.1; done",
+    );
+    assert_all_well(guest);
+    run(guest, "kvmnet gc && ! nft list tables | grep kvmnet");
+    // The firewall stops with the host, and nothing of kvmnet's holds that up.
+    guest.sh_within("systemctl --no-block poweroff", SLOW);
+    assert_eq!(guest.wait(Duration::from_secs(60)), 0);
+}
