@@ -255,27 +255,30 @@ fn firewalls_that_kvmnet_adds_nothing_to() {
                established,related accept";
     let zone = "put their bridges in a zone that does: firewall-cmd --permanent --zone=trusted \
                 --add-interface=BRIDGE";
-    for (chain, name, remedy) in [
+    for (chain, name, why, remedy) in [
         (
             "table inet f { chain x { type filter hook forward priority 0; policy drop; }; }",
             "inet f x",
+            "policy",
             own,
         ),
         (
             "table ip f { chain x { type filter hook forward priority 5; counter drop; }; }",
             "ip f x",
+            "last rule",
             own,
         ),
         (
             "table inet firewalld { chain filter_FORWARD { type filter hook forward priority 10; ct state established accept; reject; }; }",
             "inet firewalld filter_FORWARD",
+            "last rule",
             zone,
         ),
     ] {
         host.ok(&format!("nft '{chain}'"));
         let line = |frames| {
             format!(
-                "warning: nftables chain {name}: lets through only what it names{frames}; where it cuts guests off, {remedy}"
+                "warning: nftables chain {name}: lets through only what it names, by its {why}{frames}; where it cuts guests off, {remedy}"
             )
         };
         finds(&host, &[&line("")], "1 network checked: 1 warning");
@@ -291,6 +294,22 @@ fn firewalls_that_kvmnet_adds_nothing_to() {
                                  chain y { type filter hook input priority 0; policy drop; }; }'
              iptables -P FORWARD DROP; ip6tables -P FORWARD DROP");
     finds(&host, &[], "1 network checked: all is well");
+}
+
+/// Where kvmnet may not add what guests need, that is said.
+#[test]
+fn a_network_whose_rules_are_the_administrators() {
+    let host = quiet(Host::bare());
+    host.describe("lab", &format!("{LAB}firewall = \"none\"\n"));
+    host.ok("iptables -P FORWARD DROP; ip6tables -A FORWARD -j REJECT");
+    let line = |chain, why| {
+        format!(
+            "warning: network lab: nftables chain {chain} lets through only what it names, by its \
+             {why}, and firewall = \"none\" keeps kvmnet from naming the guests"
+        )
+    };
+    let (ip, ip6) = (line("ip filter FORWARD", "policy"), line("ip6 filter FORWARD", "last rule"));
+    finds(&host, &[&ip, &ip6], "2 networks checked: 2 warnings");
 }
 
 #[test]

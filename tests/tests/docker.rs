@@ -16,7 +16,7 @@ const SOON: Duration = Duration::from_secs(10);
 const SILENCE: Duration = Duration::from_secs(1);
 const OUTSIDE: &str = "10.0.0.1:7000";
 
-/// The rules that docs/nat.md tells the administrator to add.
+/// The rules that docs/docker.md tells the administrator to add.
 const OF_THE_DOCUMENTS: &str = "
     iptables -I DOCKER-USER -i br0 -o eno1 -s 192.168.100.0/24 -j ACCEPT
     iptables -I DOCKER-USER ! -i br0 -o br0 -d 192.168.100.0/24 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
@@ -104,7 +104,7 @@ fn the_problem_when_dockerd_comes_later() {
     lab.assert_reached(&[]);
 }
 
-/// What docs/nat.md says, with Docker itself: it does, and stays over a restart of dockerd.
+/// What docs/docker.md says, with Docker itself: it does, and stays over a restart of dockerd.
 #[test]
 fn the_rules_in_the_documents() {
     let lab = Lab::new();

@@ -1,7 +1,7 @@
 //! kvmnet's guests on a host with the real firewalld.
 //!
 //! What isn't in a zone that allows it is rejected; an accept in any other table doesn't help.
-//! kvmnet doesn't speak to firewalld: these are the facts that docs/nat.md builds on.
+//! kvmnet doesn't speak to firewalld: these are the facts that docs/firewalld.md builds on.
 
 use std::io::ErrorKind;
 use std::time::Duration;
@@ -15,13 +15,13 @@ const OUTSIDE: &str = "10.0.0.1:7000";
 const PORT_FORWARD: &str = "iptables -t nat -A PREROUTING -i eno1 -p tcp --dport 9000 \
                             -j DNAT --to-destination 192.168.100.10:7000";
 
-/// The rules that docs/nat.md tells the administrator to add for Docker.
+/// The rules that docs/docker.md tells the administrator to add.
 const OF_THE_DOCUMENTS_FOR_DOCKER: &str = "
     iptables -I DOCKER-USER -i br0 -o eno1 -s 192.168.100.0/24 -j ACCEPT
     iptables -I DOCKER-USER ! -i br0 -o br0 -d 192.168.100.0/24 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
     iptables -I DOCKER-USER ! -i br0 -o br0 -d 192.168.100.0/24 -m conntrack --ctstate DNAT -j ACCEPT";
 
-/// The narrow zone of docs/nat.md.
+/// The narrow zone of docs/firewalld.md.
 const OF_THE_DOCUMENTS: [&str; 7] = [
     "--permanent --new-zone=kvmnet",
     "--permanent --zone=kvmnet --add-source=192.168.100.0/24",
@@ -107,7 +107,7 @@ fn in_the_zone_trusted_all_pass_until_a_reload() {
     lab.assert_reached(&ways::all());
 }
 
-/// What docs/nat.md says, with firewalld itself: outside is reached, the host isn't.
+/// What docs/firewalld.md says, with firewalld itself: outside is reached, the host isn't.
 #[test]
 fn the_zone_in_the_documents() {
     let lab = Lab::new();
@@ -192,7 +192,7 @@ fn guests_of_every_mode_get_through() {
     lab.assert_reached(&open);
 }
 
-/// In a zone by hand, as docs/nat.md says.
+/// In a zone by hand, as docs/firewalld.md says.
 #[test]
 fn a_real_guest_gets_through_in_the_zone_trusted() {
     let lab = Lab::new();

@@ -259,7 +259,7 @@ fn a_process_that_may_not() {
         &host,
         &before,
         &output,
-        "kvmnet-natup: vnet0: not attached: cannot look at nftables table ip kvmnet-default: \
+        "kvmnet-natup: vnet0: not attached: cannot list the nftables tables: \
          Operation not permitted (CAP_NET_ADMIN is needed in the network namespace)",
     );
 }

@@ -46,8 +46,8 @@ fn names_choose_networks() {
     assert_eq!(chosen(&["lab"]), "lab");
     assert_eq!(chosen(&["lab", "cell", "lab"]), "cell lab");
     assert_eq!(chosen(&["default"]), "default");
-    let unknown = "kvmnet: network nope: there is no /etc/kvmnet/nope.toml, and no bridge of a \
-                   network of that name; kvmnet status shows those that there are\n";
+    let unknown = "kvmnet: network nope: there is no /etc/kvmnet/nope.toml; kvmnet status shows \
+                   the networks that there are\n";
     assert_eq!(without_file(&host, "nope").stderr, unknown);
     for form in [&["status", "lab", "nope"][..], &["status", "--tree", "nope", "lab"]] {
         let output = host.kvmnet(form);
@@ -107,12 +107,13 @@ fn a_user_without_privileges_sees_what_it_may() {
     let seen = validated(&output.stdout);
     assert_eq!(network(&seen, "lab")["rules"]["state"], "unknown");
     assert_eq!(network(&seen, "default")["rules"]["state"], "none");
-    // All else is as root sees it, but for whoever holds the taps.
+    // All else is as root sees it, but for other firewalls, and whoever holds the taps.
     let mut wanted = status(&host);
     let lab = wanted["networks"][1]["ports"][1]["holders"].take();
     assert_eq!(lab[0]["pid"], held.pid().unwrap());
     wanted["networks"][1]["ports"][1]["holders"] = json!([]);
     wanted["networks"][1]["rules"]["state"] = "unknown".into();
+    assert_eq!(wanted["host"]["dropping_chains"].take(), json!([]));
     assert_eq!(seen, wanted);
     host.ok("rm /etc/kvmnet/lab.toml");
     let output = host.kvmnet_unprivileged(&["status", "--json"]);

@@ -63,7 +63,7 @@ fn the_problem_when_ufw_comes_later() {
     lab.assert_reached(&ways::all());
 }
 
-/// What docs/nat.md says, with ufw itself; and the rules that would do for bridges.
+/// What docs/ufw.md says, with ufw itself; and the rules that would do for bridges.
 #[test]
 fn the_rules_in_the_documents() {
     let lab = Lab::new();

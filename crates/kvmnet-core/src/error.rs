@@ -92,6 +92,8 @@ pub(crate) enum Goal<'a> {
     Build(&'a NetworkName),
     /// A network that is up is to be as it should be.
     Repair(&'a NetworkName),
+    /// An administrator's bridge is to have what its guests need.
+    RepairBridge(&'a InterfaceName),
     /// A network is to go.
     TakeDown(&'a NetworkName),
     /// What nobody uses is to go.
@@ -101,7 +103,7 @@ pub(crate) enum Goal<'a> {
 impl Goal<'_> {
     fn object(self) -> String {
         match self {
-            Self::Attach(tap) | Self::Release(tap) => tap.to_string(),
+            Self::Attach(name) | Self::Release(name) | Self::RepairBridge(name) => name.to_string(),
             Self::Build(network) | Self::Repair(network) | Self::TakeDown(network) => {
                 format!("network {network}")
             }
@@ -114,7 +116,7 @@ impl Goal<'_> {
             Self::Attach(_) => "attached",
             Self::Release(_) => "released",
             Self::Build(_) => "built",
-            Self::Repair(_) => "repaired",
+            Self::Repair(_) | Self::RepairBridge(_) => "repaired",
             Self::TakeDown(_) | Self::Sweep => "taken down",
         }
     }

@@ -11,7 +11,9 @@ use crate::model::{
     BridgedNetwork, InterfaceName, ManagedNetwork, ManagedView, Network, NetworkName, ReleaseView,
     Step, TableId, owner_of,
 };
-use crate::plan::{self, AttachPlan, Purpose, Refusal, ReleasePlan, ReleaseScope, TakeDownPlan};
+use crate::plan::{
+    self, AttachPlan, Note, Purpose, Refusal, ReleasePlan, ReleaseScope, TakeDownPlan,
+};
 use crate::report::Report;
 
 /// Makes `tap` a port of `network`, which is built where it isn't there and repaired where
@@ -31,14 +33,15 @@ pub fn up<K: Kernel>(
         Network::Managed(managed) => plan_managed(kernel, Purpose::Guest(tap), managed, goal)?,
         Network::Bridged(bridged) => plan_bridged(kernel, tap, bridged, known)?,
     };
-    if let Err(source) = apply_until_one_fails(kernel, &plan.steps) {
+    let mut notes = plan.notes;
+    if let Err(source) = apply_until_one_fails(kernel, &plan.steps, &mut notes) {
         if !plan.was_done {
             let scope = ReleaseScope::OursOr(std::slice::from_ref(network));
             report_failure(release(kernel, tap, scope, known));
         }
         return Err(goal.failed(source));
     }
-    Ok(Report::Attached { bridge: plan.bridge, notes: plan.notes })
+    Ok(Report::Attached { bridge: plan.bridge, notes })
 }
 
 /// Releases `tap` from kvmnet's bridge, or from one that natup attaches to for one of `networks`, and
@@ -91,13 +94,14 @@ pub fn pin<K: Kernel>(
     let _lock = kernel.lock()?;
     let goal = Goal::Build(&network.name);
     let plan = plan_managed(kernel, Purpose::Pinned, network, goal)?;
-    if let Err(source) = apply_until_one_fails(kernel, &plan.steps) {
+    let mut notes = plan.notes;
+    if let Err(source) = apply_until_one_fails(kernel, &plan.steps, &mut notes) {
         if !plan.was_done {
             report_failure(take_down(kernel, &network.name, known));
         }
         return Err(goal.failed(source));
     }
-    Ok(Report::Pinned { bridge: plan.bridge, was_pinned: plan.was_done, notes: plan.notes })
+    Ok(Report::Pinned { bridge: plan.bridge, was_pinned: plan.was_done, notes })
 }
 
 /// Takes `network` down, or, where somebody uses it, leaves that to its last guest.
@@ -130,7 +134,11 @@ pub fn collect<K: Kernel>(kernel: &mut K, known: &[NetworkName]) -> Result<Repor
         _ => None,
     });
     let tables = deleted.filter(is_left_over).cloned().collect();
-    Ok(Report::Collected { networks: plan.taken_down, tables })
+    let accepts = plan.steps.iter().map(|step| match step {
+        Step::Accepts(change) => change.delete.len(),
+        _ => 0,
+    });
+    Ok(Report::Collected { networks: plan.taken_down, tables, accepts: accepts.sum() })
 }
 
 /// Puts back what is missing of `network`, if it is up; none where it isn't.
@@ -148,9 +156,40 @@ pub fn repair<K: Kernel>(
         return Ok(None);
     }
     let plan = plan::attach_managed(&view, Purpose::Repair, network)?;
-    apply_until_one_fails(kernel, &plan.steps).map_err(|source| goal.failed(source))?;
-    let steps = plan.steps.iter().map(ToString::to_string).collect();
-    Ok(Some(Report::Repaired { steps }))
+    repaired(kernel, &plan.steps, goal).map(Some)
+}
+
+/// Puts back what the guests on an administrator's bridge need of the host's own firewall, if `tap`
+/// is one of them still; none where it isn't. The tap stays as it is.
+///
+/// # Errors
+/// [`Error`]: something is in the way, or could not be put back.
+pub fn repair_bridged<K: Kernel>(
+    kernel: &mut K,
+    tap: &InterfaceName,
+    network: &BridgedNetwork,
+    known: &[NetworkName],
+) -> Result<Option<Report>, Error> {
+    let _lock = kernel.lock()?;
+    let goal = Goal::RepairBridge(&network.bridge);
+    let view = kernel.bridged_view(tap, network).map_err(|source| goal.failed(source))?;
+    let bridge = view.named.as_ref().map(|bridge| bridge.index);
+    let master = view.tap.link.as_ref().and_then(|link| link.master);
+    if bridge.is_none() || master != bridge {
+        return Ok(None);
+    }
+    let plan = plan::attach_bridged(&view, tap, network, known)?;
+    let is_accepts = |step: &Step| matches!(step, Step::Accepts(_));
+    let steps: Vec<Step> = plan.steps.into_iter().filter(is_accepts).collect();
+    repaired(kernel, &steps, goal).map(Some)
+}
+
+fn repaired<K: Kernel>(kernel: &mut K, steps: &[Step], goal: Goal<'_>) -> Result<Report, Error> {
+    for step in steps {
+        debug!("{step}");
+        kernel.apply(step).map_err(|source| goal.failed(source))?;
+    }
+    Ok(Report::Repaired { steps: steps.iter().map(ToString::to_string).collect() })
 }
 
 /// The steps that a run for this purpose would take now.
@@ -273,10 +312,22 @@ fn apply_release<K: Kernel>(
     Ok(plan)
 }
 
-fn apply_until_one_fails<K: Kernel>(kernel: &mut K, steps: &[Step]) -> Result<(), KernelError> {
+/// A guest is worth more than its way through another firewall: what fails there is told.
+fn apply_until_one_fails<K: Kernel>(
+    kernel: &mut K,
+    steps: &[Step],
+    notes: &mut Vec<Note>,
+) -> Result<(), KernelError> {
     for step in steps {
         debug!("{step}");
-        kernel.apply(step)?;
+        match (kernel.apply(step), step) {
+            (Ok(()), _) => {}
+            (Err(error), Step::Accepts(_)) => {
+                notes.retain(|note| !matches!(note, Note::Accepts { .. }));
+                notes.push(Note::NotAccepted { why: Chain(&error).to_string() });
+            }
+            (Err(error), _) => return Err(error),
+        }
     }
     Ok(())
 }

@@ -44,6 +44,8 @@ pub enum Report {
         networks: Vec<NetworkName>,
         /// Tables of networks that were not up.
         tables: Vec<TableId>,
+        /// How many rules went from other firewalls' chains.
+        accepts: usize,
     },
     /// The network is as it should be.
     Repaired {
@@ -79,8 +81,8 @@ impl Report {
             Self::TakenDown { networks, in_use } => {
                 (Level::Info, describe_taken_down(subject, networks, in_use.as_ref()))
             }
-            Self::Collected { networks, tables } => {
-                (Level::Info, describe_collected(networks, tables))
+            Self::Collected { networks, tables, accepts } => {
+                (Level::Info, describe_collected(networks, tables, *accepts))
             }
             Self::Repaired { steps } if steps.is_empty() => {
                 (Level::Info, format!("{subject}: is as it should be"))
@@ -110,7 +112,7 @@ fn describe_taken_down(subject: &str, networks: &[NetworkName], in_use: Option<&
     line
 }
 
-fn describe_collected(networks: &[NetworkName], tables: &[TableId]) -> String {
+fn describe_collected(networks: &[NetworkName], tables: &[TableId], accepts: usize) -> String {
     let list = |words: Vec<String>| words.join(", ");
     let mut parts = Vec::new();
     if !networks.is_empty() {
@@ -120,6 +122,9 @@ fn describe_collected(networks: &[NetworkName], tables: &[TableId]) -> String {
     if !tables.is_empty() {
         let names = tables.iter().map(|table| format!("table {table}")).collect();
         parts.push(format!("deleted what was left of networks that are not up: {}", list(names)));
+    }
+    if accepts > 0 {
+        parts.push(format!("deleted {accepts} rules that let through guests who are gone"));
     }
     if parts.is_empty() {
         return "nothing to take down: every network is in use or pinned".to_owned();
@@ -154,6 +159,9 @@ fn describe_note(bridge: &str, note: &Note) -> (Level, String) {
                 Level::Info,
                 format!("; the host's firewall now lets the guests through: {program} -S {chain}"),
             )
+        }
+        Note::NotAccepted { why } => {
+            (Level::Warn, format!("; the host's firewall does not let the guests through: {why}"))
         }
         Note::TurnedOnForwarding { everywhere: true } => {
             (Level::Info, "; turned on net.ipv4.ip_forward".to_owned())

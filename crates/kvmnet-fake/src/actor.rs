@@ -28,6 +28,14 @@ pub enum Verb {
     Natup,
     /// `kvmnet-natdown`
     Natdown,
+    /// `kvmnet up`
+    Up,
+    /// `kvmnet down`
+    Down,
+    /// `kvmnet gc`
+    Gc,
+    /// `kvmnet reload`, of this network
+    Reload,
 }
 
 /// One run of a helper.
@@ -89,6 +97,22 @@ impl Actor {
             Verb::Ifdown => ops::down_from_any(kernel, &self.tap, &known),
             Verb::Natup => ops::up(kernel, &self.tap, &self.network, &known),
             Verb::Natdown => ops::down(kernel, &self.tap, || vec![self.network.clone()], &known),
+            Verb::Gc => ops::collect(kernel, &known),
+            Verb::Up | Verb::Down | Verb::Reload => self.command(kernel, &known),
+        }
+    }
+
+    fn command<K: Kernel>(&self, kernel: &mut K, known: &[NetworkName]) -> Result<Report, Error> {
+        let Network::Managed(network) = &self.network else {
+            panic!("{:?} of a network that isn't kvmnet's", self.verb)
+        };
+        match self.verb {
+            Verb::Up => ops::pin(kernel, network, known),
+            Verb::Down => ops::unpin(kernel, &network.name, known),
+            _ => {
+                let nothing = || Report::Repaired { steps: vec![] };
+                Ok(ops::repair(kernel, network)?.unwrap_or_else(nothing))
+            }
         }
     }
 

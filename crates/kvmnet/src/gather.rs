@@ -5,7 +5,7 @@ use std::path::Path;
 
 use kvmnet_core::config::{self, ConfigError, Files};
 use kvmnet_core::kernel::System;
-use kvmnet_core::model::{HostView, ManagedNetwork, Network, NetworkName, RulesState, owner_of};
+use kvmnet_core::model::{HostView, ManagedNetwork, Network, NetworkName, RulesState};
 use kvmnet_core::plan;
 
 use crate::error::Error;
@@ -65,12 +65,11 @@ pub fn gather(directory: &Path) -> Result<Gathered, Error> {
 
 fn is_up(network: &ManagedNetwork, host: &HostView) -> bool {
     let known = std::slice::from_ref(&network.name);
-    host.links
-        .iter()
-        .any(|link| owner_of(link, known).is_some_and(|mark| mark.network == network.name))
+    host.own_bridges(known).any(|(_, mark)| mark.network == network.name)
 }
 
-/// The networks, and what is wrong with files. What is built in is there as long as no file, good or bad, has its name.
+/// The networks, and what is wrong with files. What is built in is there as long as no file, good
+/// or bad, has its name.
 pub fn described(files: Files) -> (Vec<Described>, Vec<ConfigError>) {
     let default = config::default_name();
     let has_default = files.has(&default);

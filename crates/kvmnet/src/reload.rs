@@ -41,10 +41,11 @@ pub fn run(directory: &Path) -> Result<ExitCode, Error> {
     }
     for (tap, bridge) in guests_of_bridges(&kernel.host_view()?, &networks, &known) {
         let bridged = BridgedNetwork { bridge, or_default_route: false };
-        match ops::up(&mut kernel, &tap, &Network::Bridged(bridged), &known) {
-            Ok(report) => {
+        match ops::repair_bridged(&mut kernel, &tap, &bridged, &known) {
+            Ok(None) => {}
+            Ok(Some(report)) => {
                 count += 1;
-                tell(tap.as_str(), &report)?;
+                tell(bridged.bridge.as_str(), &report)?;
             }
             Err(error) => failures.push(error.into()),
         }
@@ -55,8 +56,8 @@ pub fn run(directory: &Path) -> Result<ExitCode, Error> {
     if failures.is_empty() { Ok(ExitCode::SUCCESS) } else { Err(Error::Incomplete(failures)) }
 }
 
-/// Of each bridge that is an administrator's and has guests, one guest's tap: attaching it once
-/// more puts right what the bridge needs.
+/// Of each bridge that is an administrator's and has guests, one guest's tap: by that the bridge is
+/// looked at once more, under the lock.
 fn guests_of_bridges(
     host: &HostView,
     networks: &[Described],
@@ -75,8 +76,9 @@ fn guests_of_bridges(
         let described = is_described(bridge);
         let guest = host.ports_of(bridge).into_iter().find_map(|port| {
             let name = InterfaceName::parse(port.name.as_ref()).ok()?;
-            // A VPN's tap, say, is nobody's guest: kvmnet gives its own this address.
-            let is_guest = described || port.mac == Some(Mac::of_tap(&name));
+            // A VPN's tap, say, is nobody's guest. That of a VM has so high an address from
+            // kvmnet, from libvirt, or by chance.
+            let is_guest = described || port.mac.is_some_and(Mac::is_high);
             (port.is_tap() && port.up && port.keeps_alive() && is_guest).then_some(name)
         })?;
         Some((guest, InterfaceName::parse(bridge.name.as_ref()).ok()?))

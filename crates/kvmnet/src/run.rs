@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use kvmnet_core::config::{ConfigError, Files};
 use kvmnet_core::kernel::System;
-use kvmnet_core::model::{ManagedNetwork, Network, NetworkName, Step, owner_of};
+use kvmnet_core::model::{ManagedNetwork, Network, NetworkName, Step};
 use kvmnet_core::plan::{InUse, Purpose};
 use kvmnet_core::{Report, ops, output, process};
 use nix::unistd::geteuid;
@@ -124,9 +124,9 @@ fn require_existence(
         Ok(_) | Err(_) => return Ok(()),
     };
     // Its file may be gone, or of another mode, since it was brought up.
-    let links = kernel.host_view()?.links;
-    let is_its = |link| owner_of(link, known).is_some_and(|mark| mark.network == *name);
-    if links.iter().any(is_its) { Ok(()) } else { Err(error) }
+    let host = kernel.host_view()?;
+    let is_up = host.own_bridges(known).any(|(_, mark)| mark.network == *name);
+    if is_up { Ok(()) } else { Err(error) }
 }
 
 pub(crate) fn require_capability(what: &'static str) -> Result<(), Error> {
@@ -141,7 +141,9 @@ pub(crate) fn tell(subject: &str, report: &Report) -> Result<ExitCode, Error> {
     let (level, line) = report.describe(subject);
     let line = output::printable(&line);
     output::to_syslog("kvmnet", level, &line);
-    say(&line)
+    // It is done, whoever takes the line: a full disk must not make that look undone.
+    let _ = say(&line);
+    Ok(ExitCode::SUCCESS)
 }
 
 pub(crate) fn say(text: &str) -> Result<ExitCode, Error> {

@@ -5,45 +5,39 @@ use std::collections::BTreeMap;
 use kvmnet_tests::{Host, wait_until};
 
 use crate::document::Piece;
+use crate::firewalls;
 use crate::stage::{SOON, Stage};
 
 /// A host made ready for commands. Where `changes` is, it is false before and true after them.
 pub struct Fixture {
     pub name: &'static str,
+    firewalls: bool,
     prepare: fn(&mut Stage),
     changes: Option<fn(&Stage) -> bool>,
 }
 
 /// One to look at, or to start QEMU on.
-const fn look(name: &'static str, prepare: fn(&mut Stage)) -> Fixture {
-    Fixture { name, prepare, changes: None }
+pub const fn look(name: &'static str, prepare: fn(&mut Stage)) -> Fixture {
+    Fixture { name, firewalls: false, prepare, changes: None }
 }
 
 /// One on which something is not as the reader wants it, until the commands have run.
-const fn change(
+pub const fn change(
     name: &'static str,
     prepare: fn(&mut Stage),
     changes: fn(&Stage) -> bool,
 ) -> Fixture {
-    Fixture { name, prepare, changes: Some(changes) }
+    Fixture { name, firewalls: false, prepare, changes: Some(changes) }
 }
 
-const OUTSIDE: &str = "203.0.113.1";
-
+pub const OUTSIDE: &str = "203.0.113.1";
 const LAB: &str = "mode = \"nat\"\nbridge = \"br-lab\"\naddress = \"192.168.150.1/24\"\n\
                    taps = [\"lab*\"]\n";
 
-pub const FIXTURES: &[Fixture] = &[
+const FIXTURES: &[Fixture] = &[
     look("host", |_| {}),
     // The network default, a guest on it, and the administrator's troubles with it.
     look("default", default),
-    look("default behind a firewall", |stage| {
-        default(stage);
-        drop_forward(stage);
-    }),
-    change("default behind Docker", docker, |stage| {
-        stage.guest_reaches(OUTSIDE) && forwarded(stage)
-    }),
     change("default with a server", default, forwarded),
     change(
         "default after a flush",
@@ -88,14 +82,6 @@ pub const FIXTURES: &[Fixture] = &[
         |stage| {
             dmz_without_way_back(stage);
             stage.elsewhere = Some(stage.host.outside());
-        },
-        |stage| stage.outside_reaches("10.77.0.10") && stage.guest_reaches(OUTSIDE),
-    ),
-    change(
-        "dmz behind a firewall",
-        |stage| {
-            dmz(stage);
-            drop_forward(stage);
         },
         |stage| stage.outside_reaches("10.77.0.10") && stage.guest_reaches(OUTSIDE),
     ),
@@ -156,14 +142,6 @@ pub const FIXTURES: &[Fixture] = &[
         },
     ),
     change(
-        "own bridge behind a firewall",
-        |stage| {
-            bridged(stage);
-            drop_forward(stage);
-        },
-        |stage| stage.guest_reaches(OUTSIDE),
-    ),
-    change(
         "own bridge with a spanning tree",
         |stage| {
             own_bridge(stage);
@@ -173,15 +151,28 @@ pub const FIXTURES: &[Fixture] = &[
     ),
 ];
 
+/// All that there are.
+pub fn all() -> impl Iterator<Item = &'static Fixture> {
+    FIXTURES.iter().chain(firewalls::FIXTURES)
+}
+
 impl Fixture {
+    /// On a host that has dockerd, ufw and firewalld.
+    pub const fn with_firewalls(mut self) -> Self {
+        self.firewalls = true;
+        self
+    }
+
     #[track_caller]
     pub fn named(name: &str) -> &'static Self {
-        let found = FIXTURES.iter().find(|fixture| fixture.name == name);
-        found.unwrap_or_else(|| panic!("{name}: fixtures.rs has no such fixture"))
+        let found = all().find(|fixture| fixture.name == name);
+        found.unwrap_or_else(|| panic!("{name}: there is no such fixture"))
     }
 
     pub fn prepare(&self, document: &[Piece]) -> Stage {
-        let mut stage = Stage::new(Host::new(), document);
+        let builder = Host::builder();
+        let builder = if self.firewalls { builder.with_firewalls() } else { builder };
+        let mut stage = Stage::new(builder.build(), document);
         // The machine's own is read-only.
         stage.host.ok("mount -t tmpfs -o mode=755 tmpfs /usr/local");
         // QEMU may run as any user.
@@ -204,7 +195,7 @@ impl Fixture {
     }
 }
 
-fn default(stage: &mut Stage) {
+pub fn default(stage: &mut Stage) {
     stage.guest("natup", "vnet0", "192.168.100.10/24", "192.168.100.1");
 }
 
@@ -223,27 +214,13 @@ fn web_and_db(stage: &mut Stage) {
     }
 }
 
-/// What firewalls do to packets that they don't know.
-fn drop_forward(stage: &mut Stage) {
-    stage.host.ok("iptables -P FORWARD DROP; iptables -N DOCKER-USER
-                   iptables -A FORWARD -j DOCKER-USER");
-}
-
-/// Docker's chains, and a port forward of the administrator's.
-fn docker(stage: &mut Stage) {
-    default(stage);
-    drop_forward(stage);
-    stage.host.ok("iptables -t nat -A PREROUTING -i eno1 -p tcp --dport 8080 -j DNAT \
-                   --to-destination 192.168.100.10:80");
-}
-
 /// Whether port 8080 of the host leads to the guest's server.
-fn forwarded(stage: &Stage) -> bool {
+pub fn forwarded(stage: &Stage) -> bool {
     let _server = stage.guests[0].net().tcp_server(80);
     stage.host.outside_tcp_connect("10.0.0.11", 8080, SOON / 10).is_ok()
 }
 
-fn cell(stage: &mut Stage) {
+pub fn cell(stage: &mut Stage) {
     stage.install("cell");
     stage.guest("natup", "cell0", "10.9.9.10/24", "10.9.9.1");
 }
@@ -261,20 +238,20 @@ fn dmz_without_way_back(stage: &mut Stage) {
     stage.guest("natup", "dmz0", "10.77.0.10/24", "10.77.0.1");
 }
 
-fn dmz(stage: &mut Stage) {
+pub fn dmz(stage: &mut Stage) {
     dmz_without_way_back(stage);
     stage.host.outside_ok("ip route add 10.77.0.0/24 via 10.0.0.11");
     assert!(stage.guest_reaches(OUTSIDE));
 }
 
-fn own_bridge(stage: &mut Stage) {
+pub fn own_bridge(stage: &mut Stage) {
     stage.host.ok("ip link add br0 type bridge forward_delay 0; ip link set br0 up
                    ip address del 10.0.0.11/24 dev eno1; ip link set eno1 master br0
                    ip address add 10.0.0.11/24 dev br0
                    ip route add default via 10.0.0.1 dev br0");
 }
 
-fn bridged(stage: &mut Stage) {
+pub fn bridged(stage: &mut Stage) {
     own_bridge(stage);
     stage.guest("ifup", "vnet0", "10.0.0.20/24", "10.0.0.1");
     assert!(stage.guest_reaches(OUTSIDE));

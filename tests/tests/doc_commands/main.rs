@@ -3,8 +3,8 @@
 //! What it runs on stands in the document, in a comment before the block, the table or the
 //! paragraph (in a manual page the same words behind `.\"`):
 //!
-//! - `<!-- run: FIXTURE -->`: on a host of its own, made as `fixtures.rs` says; for QEMU's command
-//!   lines also where its taps are then: `<!-- run: host, vnet0 on br0 -->`
+//! - `<!-- run: FIXTURE -->`: on a host of its own, made as `fixtures.rs` and `firewalls.rs` say; for
+//!   QEMU's command lines also where its taps are then: `<!-- run: host, vnet0 on br0 -->`
 //! - `<!-- run: as before -->`: on the host of the commands before, on which their QEMU still runs
 //! - `<!-- file: NAME -->`: is `/etc/kvmnet/NAME.toml`, and a helper makes that network
 //! - `<!-- not run: WHY -->`; for one of several commands in a text `(not run: why)` behind it
@@ -13,6 +13,7 @@
 //! stands as code behind it.
 
 mod document;
+mod firewalls;
 mod fixtures;
 mod manual;
 mod mark;
@@ -38,6 +39,8 @@ documents! {
     bridged: "docs/bridged.md",
     command: "docs/command.md",
     design: "docs/design.md",
+    docker: "docs/docker.md",
+    firewalld: "docs/firewalld.md",
     isolated: "docs/isolated.md",
     ifup_manual: "docs/man/kvmnet-ifup.8",
     natup_manual: "docs/man/kvmnet-natup.8",
@@ -45,7 +48,9 @@ documents! {
     command_manual: "docs/man/kvmnet.8",
     nat: "docs/nat.md",
     networks: "docs/networks.md",
+    nftables: "docs/nftables.md",
     routed: "docs/routed.md",
+    ufw: "docs/ufw.md",
 }
 
 #[test]
@@ -86,7 +91,7 @@ fn every_fixture_is_used() {
             used.insert(fixture);
         }
     }
-    for fixture in fixtures::FIXTURES {
+    for fixture in fixtures::all() {
         assert!(used.contains(fixture.name), "{}", fixture.name);
     }
 }

@@ -9,7 +9,7 @@ mod text;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const DOCUMENTS: [&str; 9] = [
+const DOCUMENTS: [&str; 13] = [
     "README.md",
     "CHANGELOG.md",
     "docs/design.md",
@@ -19,6 +19,10 @@ const DOCUMENTS: [&str; 9] = [
     "docs/routed.md",
     "docs/isolated.md",
     "docs/bridged.md",
+    "docs/docker.md",
+    "docs/ufw.md",
+    "docs/firewalld.md",
+    "docs/nftables.md",
 ];
 
 fn repository() -> PathBuf {

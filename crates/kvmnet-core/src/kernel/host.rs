@@ -4,6 +4,7 @@ use neli::consts::rtnl::RtTable;
 use nix::errno::Errno;
 
 use super::link;
+use super::nftables::FoundTable;
 use super::{KernelError, System, address, nftables, route, sysctl};
 use crate::model::{
     ForwardChain, HostForwarding, HostRoute, HostView, InterfaceName, Link, LinkKind, RulesState,
@@ -20,6 +21,11 @@ impl System {
         let links = link::all(&mut self.route)?;
         let routes = route::list(&mut self.route, RtTable::Unspec, |_| true)?;
         let uplinks = route::default_interfaces(&mut self.route)?;
+        let tables = permitted(self.tables())?;
+        let (dropping_chains, filters) = match &tables {
+            Some(tables) => (Some(self.dropping_chains(tables)?), Some(self.filters_of(tables)?)),
+            None => (None, None),
+        };
         let name_of = |index: &u32| links.iter().find(|link| link.index == *index);
         Ok(HostView {
             addresses: address::all(&mut self.route)?,
@@ -31,10 +37,11 @@ impl System {
                 })
                 .collect(),
             uplinks: uplinks.iter().filter_map(name_of).map(|link| link.name.clone()).collect(),
-            tables: permitted(self.tables())?.map(|tables| {
+            tables: tables.map(|tables| {
                 tables.into_iter().map(|table| table.id).filter(TableId::is_reserved).collect()
             }),
-            dropping_chains: permitted(self.dropping_chains())?,
+            dropping_chains,
+            filters,
             legacy_filter: sysctl::legacy_tables()
                 .iter()
                 .any(|table| table == nftables::FILTER_TABLE),
@@ -45,11 +52,11 @@ impl System {
     }
 
     /// A host without nf_tables has none.
-    fn dropping_chains(&mut self) -> Result<Vec<ForwardChain>, KernelError> {
-        match self.tables()?.is_empty() {
-            true => Ok(Vec::new()),
-            false => nftables::dropping_chains(self.netfilter()?),
+    fn dropping_chains(&mut self, tables: &[FoundTable]) -> Result<Vec<ForwardChain>, KernelError> {
+        if tables.is_empty() {
+            return Ok(Vec::new());
         }
+        nftables::dropping_chains(self.netfilter()?)
     }
 
     /// Compares the table of a network that is up with what it should be; none: it should have
@@ -63,7 +70,7 @@ impl System {
         };
         let state = self
             .tables()
-            .and_then(|tables| nftables::table_state(self.netfilter()?, Some(table), &tables));
+            .and_then(|tables| nftables::table_state(self.netfilter()?, table, &tables));
         match permitted(state) {
             Err(KernelError::NoNftables) => Ok(RulesState::Missing),
             Err(error) => Err(error),

@@ -8,12 +8,14 @@ use neli::rtnl::RtmsgBuilder;
 use nix::errno::Errno;
 
 use super::KernelError;
-use super::attributes::{Attributes, read_u32};
+use super::attributes::{Attributes, read_u16, read_u32};
 use super::socket::{Batch, Socket};
 
 /// `sizeof(struct rtmsg)`.
 const HEADER: usize = 12;
-/// Offset of `rtnh_ifindex` in `struct rtnexthop`.
+/// `sizeof(struct rtnexthop)`.
+const NEXTHOP: usize = 8;
+/// Offset of `rtnh_ifindex` in it.
 const NEXTHOP_INDEX: usize = 4;
 
 /// A route as the kernel shows it.
@@ -22,6 +24,8 @@ pub(super) struct KernelRoute {
     pub table: u32,
     /// The interface, or the first of several.
     pub interface: Option<u32>,
+    /// All of them.
+    pub interfaces: Vec<u32>,
     /// Its metric: of two to the same destination the lower one counts.
     pub metric: u32,
 }
@@ -59,7 +63,7 @@ pub(super) fn default_interfaces(socket: &mut Socket) -> Result<Vec<u32>, Kernel
         route.destination.prefix_len() == 0 && route.table == u32::from(libc::RT_TABLE_MAIN)
     })?;
     routes.sort_by_key(|route| route.metric);
-    Ok(routes.iter().filter_map(|route| route.interface).collect())
+    Ok(routes.into_iter().flat_map(|route| route.interfaces).collect())
 }
 
 /// Reads a route message; `None` where it is none for IPv4.
@@ -76,16 +80,61 @@ fn parse(payload: &[u8]) -> Option<KernelRoute> {
         None => [0; 4],
     };
     let number = |kind| attributes.find(kind).and_then(read_u32);
+    let interfaces = match number(libc::RTA_OIF) {
+        Some(interface) => vec![interface],
+        None => nexthops(attributes),
+    };
     Some(KernelRoute {
         destination: Ipv4Net::new(Ipv4Addr::from(octets), prefix_len).ok()?,
         table: number(libc::RTA_TABLE).unwrap_or_else(|| u32::from(table)),
-        interface: number(libc::RTA_OIF).or_else(|| first_nexthop(attributes)),
+        interface: interfaces.first().copied(),
+        interfaces,
         metric: number(libc::RTA_PRIORITY).unwrap_or_default(),
     })
 }
 
-/// The interface of a multipath route's first next hop (`struct rtnexthop`).
-fn first_nexthop(attributes: Attributes<'_>) -> Option<u32> {
-    let nexthop = attributes.find(libc::RTA_MULTIPATH)?;
-    read_u32(nexthop.get(NEXTHOP_INDEX..)?)
+/// The interfaces of a multipath route's next hops (`struct rtnexthop`, one behind the other).
+fn nexthops(attributes: Attributes<'_>) -> Vec<u32> {
+    let mut rest = attributes.find(libc::RTA_MULTIPATH).unwrap_or_default();
+    let mut interfaces = Vec::new();
+    while let Some(interface) = rest.get(NEXTHOP_INDEX..).and_then(read_u32) {
+        interfaces.push(interface);
+        let length = rest.get(..2).and_then(read_u16).map_or(0, usize::from);
+        // Padded to four bytes (`RTNH_ALIGN`). A length that leads nowhere ends it.
+        let next = length.next_multiple_of(4);
+        rest = if length < NEXTHOP { &[] } else { rest.get(next..).unwrap_or_default() };
+    }
+    interfaces
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Next hops over these interfaces, each with as many bytes of attributes.
+    fn multipath(hops: &[(u32, usize)]) -> Vec<u8> {
+        let mut hops_bytes = Vec::new();
+        for &(interface, attributes) in hops {
+            let length = (NEXTHOP + attributes) as u16;
+            hops_bytes.extend(length.to_ne_bytes());
+            hops_bytes.extend([0, 0]);
+            hops_bytes.extend(interface.to_ne_bytes());
+            hops_bytes.resize(hops_bytes.len() + attributes.next_multiple_of(4), 0);
+        }
+        let mut bytes = ((hops_bytes.len() + 4) as u16).to_ne_bytes().to_vec();
+        bytes.extend(libc::RTA_MULTIPATH.to_ne_bytes());
+        bytes.extend(hops_bytes);
+        bytes
+    }
+
+    #[test]
+    fn every_next_hop_is_read() {
+        let bytes = multipath(&[(3, 8), (7, 0), (9, 5)]);
+        assert_eq!(nexthops(Attributes(&bytes)), [3, 7, 9]);
+        assert_eq!(nexthops(Attributes(&[])), []);
+        // No text makes the reader run on.
+        let mut broken = multipath(&[(3, 8)]);
+        broken[4] = 0;
+        assert_eq!(nexthops(Attributes(&broken)), [3]);
+    }
 }

@@ -1,5 +1,6 @@
 //! Looking at nf_tables: our own tables, and the filters of others.
 
+use log::warn;
 use neli::consts::socket::NlFamily;
 use nix::errno::Errno;
 
@@ -70,7 +71,7 @@ impl System {
             .filter(|id| tables.iter().any(|table| table.id == *id))
             .collect();
         let table = match wanted {
-            Some(_) => nftables::table_state(self.netfilter()?, wanted, &tables)?,
+            Some(wanted) => nftables::table_state(self.netfilter()?, wanted, &tables)?,
             None => TableState::AsWanted,
         };
         Ok(RulesView { table, other_tables: others, filters: self.filters_of(&tables)? })
@@ -92,8 +93,13 @@ impl System {
             let is_filter = |table: &FoundTable| {
                 table.id.family == family && table.id.name == nftables::FILTER_TABLE
             };
-            if tables.iter().any(is_filter) {
-                filters.extend(nftables::filter_view(self.netfilter()?, family)?);
+            if !tables.iter().any(is_filter) {
+                continue;
+            }
+            // One that is never still, or that can't be understood, stops nobody's guest.
+            match nftables::filter_view(self.netfilter()?, family) {
+                Ok(filter) => filters.extend(filter),
+                Err(error) => warn!("{error}"),
             }
         }
         Ok(filters)

@@ -32,7 +32,16 @@ pub(super) fn is_on(sysctl: &Sysctl) -> Result<bool, KernelError> {
 
 /// `net.bridge.bridge-nf-call-iptables`; none where br_netfilter isn't loaded.
 pub(super) fn bridge_netfilter() -> Option<bool> {
-    let value = fs::read(Path::new(ROOT).join("bridge/bridge-nf-call-iptables")).ok()?;
+    filters_frames_of("iptables")
+}
+
+/// Whether frames that a bridge passes on are filtered, of either family.
+pub(super) fn filters_frames() -> bool {
+    ["iptables", "ip6tables"].iter().any(|program| filters_frames_of(program) == Some(true))
+}
+
+fn filters_frames_of(program: &str) -> Option<bool> {
+    let value = fs::read(Path::new(ROOT).join(format!("bridge/bridge-nf-call-{program}"))).ok()?;
     Some(value.first() != Some(&b'0'))
 }
 

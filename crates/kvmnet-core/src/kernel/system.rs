@@ -217,10 +217,7 @@ impl Kernel for System {
             _ => None,
         };
         // Only frames that come to iptables can be dropped by it.
-        let filters = match sysctl::bridge_netfilter() {
-            Some(true) => self.filters()?,
-            _ => Vec::new(),
-        };
+        let filters = if sysctl::filters_frames() { self.filters()? } else { Vec::new() };
         Ok(BridgedView { tap: self.tap_view(tap)?, named, filters, default_route })
     }
 
@@ -283,7 +280,7 @@ impl Kernel for System {
             other_tables,
             forwarding: self.forwarding(network, bridge.as_ref())?,
             uplinks: if is_dropped { self.uplinks()? } else { Vec::new() },
-            bridge_netfilter: is_dropped && sysctl::bridge_netfilter() == Some(true),
+            bridge_netfilter: is_dropped && sysctl::filters_frames(),
             filters,
             bridge,
         })

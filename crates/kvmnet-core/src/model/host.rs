@@ -2,7 +2,7 @@
 
 use ipnet::Ipv4Net;
 
-use super::{InterfaceName, Link, Mark, NetworkName, TableId, owner_of};
+use super::{FilterView, InterfaceName, Link, Mark, NetworkName, TableId, owner_of};
 
 /// What an administrator's look at the host sees. It is taken without the lock, so runs that are
 /// under way show as far as they have come.
@@ -22,6 +22,9 @@ pub struct HostView {
     /// What filters forwarded packets and lets through only what it names; none where the kernel
     /// doesn't let this process look.
     pub dropping_chains: Option<Vec<ForwardChain>>,
+    /// The filters that may hold rules of kvmnet's; none where the kernel doesn't let this process
+    /// look.
+    pub filters: Option<Vec<FilterView>>,
     /// Whether xtables-legacy's filter table is there, in which nf_tables shows nothing
     /// (`/proc/net/ip_tables_names`).
     pub legacy_filter: bool,
@@ -48,6 +51,8 @@ pub struct ForwardChain {
     pub table: TableId,
     /// Its name.
     pub chain: String,
+    /// Whether it is its policy that drops; else its last rule drops or rejects all that is left.
+    pub by_policy: bool,
 }
 
 impl ForwardChain {

@@ -24,14 +24,15 @@ pub(super) fn of_network(
     surroundings: &Surroundings<'_>,
 ) -> Vec<Rule> {
     let mut rules = Vec::new();
-    if network.firewall == Firewall::None {
+    let bridge = &network.bridge;
+    if network.firewall == Firewall::None || is_wildcard(bridge) {
         return rules;
     }
-    let bridge = &network.bridge;
     let is_ipv4 = i32::from(family) == libc::NFPROTO_IPV4;
     if let Some(address) = network.mode.address().filter(|_| is_ipv4) {
         let subnet = address.trunc();
-        for uplink in surroundings.uplinks.iter().filter(|uplink| *uplink != bridge) {
+        let is_uplink = |uplink: &&InterfaceName| *uplink != bridge && !is_wildcard(uplink);
+        for uplink in surroundings.uplinks.iter().filter(is_uplink) {
             let (source, destination) = (Match::Source(subnet), Match::Destination(subnet));
             rules.push(accept(vec![
                 Match::Input(bridge.clone()),
@@ -46,12 +47,18 @@ pub(super) fn of_network(
                 ]));
             }
         }
-        rules.extend([Match::Answering, Match::DestinationTranslated].map(|connection| {
+        // Not for a routed network: connection tracking would cost every packet, and what answers
+        // comes by the uplinks.
+        let connections = match network.mode {
+            Mode::Nat(_) => &[Match::Answering, Match::DestinationTranslated][..],
+            Mode::Routed(_) | Mode::Isolated => &[],
+        };
+        rules.extend(connections.iter().map(|connection| {
             accept(vec![
                 Match::InputOther(bridge.clone()),
                 Match::Output(bridge.clone()),
                 Match::Destination(subnet),
-                connection,
+                connection.clone(),
             ])
         }));
     }
@@ -62,6 +69,11 @@ pub(super) fn of_network(
 /// The rule that guests on one bridge need, where frames from port to port are filtered.
 pub(super) fn between_guests(bridge: &InterfaceName) -> Rule {
     accept(vec![Match::Input(bridge.clone()), Match::Output(bridge.clone())])
+}
+
+/// To iptables a `+` at a name's end stands for any ending; no rule speaks of such an interface.
+pub(super) fn is_wildcard(name: &InterfaceName) -> bool {
+    name.as_str().ends_with('+')
 }
 
 fn accept(matches: Vec<Match>) -> Rule {
@@ -84,6 +96,8 @@ pub(super) fn change(
             });
             match at {
                 Some(at) => drop(missing.remove(at)),
+                // What it takes wasn't looked at: all that can be read stays.
+                None if !filter.drops && found.rule.is_some() => {}
                 None => delete.push(found.at.clone()),
             }
         }

@@ -40,6 +40,9 @@ fn accepts_for(view: &BridgedView, bridge: &Link) -> Vec<Step> {
     let Ok(name) = InterfaceName::parse(bridge.name.as_ref()) else {
         return Vec::new();
     };
+    if accepts::is_wildcard(&name) {
+        return Vec::new();
+    }
     let owner = AcceptOwner::Bridge(name.clone());
     accepts::change(&view.filters, &owner, |_| vec![accepts::between_guests(&name)])
 }

@@ -58,6 +58,11 @@ pub enum Note {
         /// The chain that has the new rules.
         chain: String,
     },
+    /// The host's own firewall lets through only what it names, and could not be told of the guests.
+    NotAccepted {
+        /// The reason.
+        why: String,
+    },
     /// The host forwarded no IPv4 before.
     TurnedOnForwarding {
         /// Whether that is so for the whole host, `net.ipv4.ip_forward`, which stays on.

@@ -2,9 +2,10 @@
 //! routes, forwarding, firewalls.
 
 use ipnet::Ipv4Net;
+use kvmnet_core::Chain;
 use kvmnet_core::kernel::System;
 use kvmnet_core::model::{
-    ForwardChain, InterfaceName, LinkKind, ManagedNetwork, Network, owner_of,
+    Firewall, ForwardChain, InterfaceName, LinkKind, ManagedNetwork, Network, owner_of,
 };
 use kvmnet_core::ops;
 use kvmnet_core::plan::{Purpose, Refusal};
@@ -40,6 +41,7 @@ pub fn find(seen: &Gathered) -> Result<Vec<Finding>, Error> {
         }
     }
     findings.extend(firewalls(seen));
+    findings.extend(left_to_the_administrator(seen));
     Ok(findings)
 }
 
@@ -68,7 +70,10 @@ fn refusal(
         } else {
             Finding::Warning(format!("network {}, which is built in: {refusal}", network.name))
         })),
-        Err(error) => Err(error.into()),
+        // A kernel without nf_tables, say: that is this network's trouble, and others have theirs.
+        Err(error) => {
+            Ok(Some(Finding::Mistake(format!("network {}: {}", network.name, Chain(&error)))))
+        }
     }
 }
 
@@ -104,7 +109,8 @@ fn covering_route(network: &ManagedNetwork, seen: &Gathered) -> Option<Finding> 
 /// Firewalls that let through only what they name, and that kvmnet adds nothing to.
 fn firewalls(seen: &Gathered) -> Vec<Finding> {
     let mut findings = Vec::new();
-    for ForwardChain { table, chain } in others(seen) {
+    for ForwardChain { table, chain, by_policy } in others(seen) {
+        let why = if *by_policy { "by its policy" } else { "by its last rule" };
         let remedy = match table.name.as_str() {
             "firewalld" => {
                 "put their bridges in a zone that does: \
@@ -120,8 +126,8 @@ fn firewalls(seen: &Gathered) -> Vec<Finding> {
             _ => "",
         };
         findings.push(Finding::Warning(format!(
-            "nftables chain {table} {chain}: lets through only what it names{frames}; where it cuts \
-             guests off, {remedy}"
+            "nftables chain {table} {chain}: lets through only what it names, {why}{frames}; where it \
+             cuts guests off, {remedy}"
         )));
     }
     if seen.host.legacy_filter {
@@ -132,6 +138,27 @@ fn firewalls(seen: &Gathered) -> Vec<Finding> {
         ));
     }
     findings
+}
+
+/// What will cut off the guests of a network whose rules are the administrator's.
+fn left_to_the_administrator(seen: &Gathered) -> Vec<Finding> {
+    let chains: Vec<&ForwardChain> = seen.host.dropping_chains.iter().flatten().collect();
+    let hands_off = seen.networks.iter().filter(|described| {
+        matches!(&described.network, Network::Managed(network) if network.firewall == Firewall::None)
+    });
+    let own = |chain: &&&ForwardChain| chain.is_iptables();
+    hands_off
+        .flat_map(|described| {
+            chains.iter().filter(own).map(|ForwardChain { table, chain, by_policy }| {
+                let why = if *by_policy { "by its policy" } else { "by its last rule" };
+                Finding::Warning(format!(
+                    "network {}: nftables chain {table} {chain} lets through only what it names, \
+                     {why}, and firewall = \"none\" keeps kvmnet from naming the guests",
+                    described.name
+                ))
+            })
+        })
+        .collect()
 }
 
 /// Not iptables' own, where kvmnet adds what the guests need.

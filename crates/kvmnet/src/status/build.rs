@@ -1,13 +1,13 @@
 //! From what was seen to what is shown. Pure.
 
 use kvmnet_core::model::{
-    Firewall, Forwarding, HostView, Link, LinkKind, ManagedNetwork, Mark, Mode, Network,
-    RulesState, TableId,
+    AcceptOwner, Firewall, ForwardChain, Forwarding, HostView, Link, LinkKind, ManagedNetwork,
+    Mark, Mode, Network, RulesState, TableId,
 };
 
 use super::model::{
-    BridgeStatus, ForwardingStatus, HolderStatus, HostStatus, NetworkStatus, PortStatus,
-    RulesStatus, RulesWord, State, Status, VERSION,
+    BridgeStatus, ChainStatus, ForwardingStatus, HolderStatus, HostStatus, NetworkStatus,
+    PortStatus, RulesStatus, RulesWord, State, Status, VERSION,
 };
 use crate::gather::{Described, Gathered};
 use crate::holders::Holders;
@@ -33,10 +33,39 @@ pub fn build(seen: &Gathered) -> Status {
                 .map(|(_, mark)| mark.network.to_string())
                 .collect(),
             uplinks: seen.host.uplinks.clone(),
+            dropping_chains: dropping_chains(&seen.host),
             bridge_netfilter: seen.host.bridge_netfilter,
         },
         networks,
     }
+}
+
+fn dropping_chains(host: &HostView) -> Option<Vec<ChainStatus>> {
+    let chains = host.dropping_chains.as_ref()?.iter();
+    Some(
+        chains
+            .filter(|chain| !chain.table.is_reserved())
+            .map(|chain| ChainStatus {
+                chain: format!("{} {}", chain.table, chain.chain),
+                opened_for: opened_for(chain, host),
+            })
+            .collect(),
+    )
+}
+
+fn opened_for(chain: &ForwardChain, host: &HostView) -> Vec<String> {
+    let filters = host.filters.iter().flatten();
+    let own = filters.filter(|filter| chain.is_iptables() && filter.family == chain.table.family);
+    let mut names: Vec<String> = own
+        .flat_map(|filter| &filter.accepts)
+        .map(|found| match &found.owner {
+            AcceptOwner::Network(name) => name.to_string(),
+            AcceptOwner::Bridge(name) => format!("bridge {name}"),
+        })
+        .collect();
+    names.sort_unstable();
+    names.dedup();
+    names
 }
 
 fn of_network(described: &Described, own: &[(&Link, Mark)], seen: &Gathered) -> NetworkStatus {

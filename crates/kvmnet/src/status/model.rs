@@ -27,8 +27,21 @@ pub struct HostStatus {
     pub ipv4_forwarding_turned_on_for: Vec<String>,
     /// The interfaces of the default routes, the preferred one first.
     pub uplinks: Vec<String>,
+    /// What filters forwarded packets and lets through only what it names; none where the kernel
+    /// doesn't let this user look.
+    pub dropping_chains: Option<Vec<ChainStatus>>,
     /// Whether frames between guests go through iptables; none where br_netfilter isn't loaded.
     pub bridge_netfilter: Option<bool>,
+}
+
+/// A chain of another firewall that lets through only what it names.
+#[derive(Debug, Serialize)]
+pub struct ChainStatus {
+    /// Family, table and name, as nft has them.
+    pub chain: String,
+    /// Those that kvmnet's rules in it, or in a chain that it calls, let through: networks by
+    /// their names, and an administrator's bridges as `bridge NAME`.
+    pub opened_for: Vec<String>,
 }
 
 /// A network.

@@ -23,6 +23,7 @@ pub fn draw(status: &Status) -> String {
     }
     text.push('\n');
     text.push_str(&forwarding(&status.host));
+    text.push_str(&filtering(&status.host));
     text
 }
 
@@ -115,4 +116,23 @@ pub fn forwarding(host: &HostStatus) -> String {
         (true, true) => "IPv4 forwarding is on.\n".to_owned(),
         (true, false) => format!("IPv4 forwarding is on; kvmnet turned it on for {names}.\n"),
     }
+}
+
+/// A line for each firewall that lets through only what it names.
+pub fn filtering(host: &HostStatus) -> String {
+    let chains = host.dropping_chains.iter().flatten();
+    chains
+        .map(|chain| {
+            let names = plain(&chain.chain);
+            match chain.opened_for.join(", ") {
+                opened if opened.is_empty() => {
+                    format!("{names} lets through only what it names.\n")
+                }
+                opened => format!(
+                    "{names} lets through only what it names; kvmnet opened it for {}.\n",
+                    plain(&opened)
+                ),
+            }
+        })
+        .collect()
 }

@@ -3,7 +3,7 @@
 use termtree::Tree;
 
 use super::model::{NetworkStatus, PortStatus, RulesWord, Status};
-use super::table::{addresses, forwarding, plain, state, unheld};
+use super::table::{addresses, filtering, forwarding, plain, state, unheld};
 use crate::print::{BAD, FAINT, HEAD, styled};
 
 /// Draws the tree.
@@ -20,7 +20,7 @@ pub fn draw(status: &Status) -> String {
     };
     let mut tree = Tree::new(root);
     tree.extend(status.networks.iter().map(network));
-    format!("{tree}{}", forwarding(&status.host))
+    format!("{tree}{}{}", forwarding(&status.host), filtering(&status.host))
 }
 
 fn network(network: &NetworkStatus) -> Tree<String> {

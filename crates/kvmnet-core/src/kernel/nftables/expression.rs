@@ -38,7 +38,9 @@ const NFTA_IMMEDIATE_DATA: u16 = 2;
 const NFTA_DATA_VALUE: u16 = 1;
 const NFTA_DATA_VERDICT: u16 = 2;
 const NFTA_VERDICT_CODE: u16 = 1;
+const NFTA_VERDICT_CHAIN: u16 = 2;
 const NFTA_MATCH_NAME: u16 = 1;
+const NFTA_TARGET_NAME: u16 = 1;
 const NFTA_MATCH_REV: u16 = 2;
 const NFTA_MATCH_INFO: u16 = 3;
 const NFTA_MASQ_FLAGS: u16 = 1;
@@ -62,10 +64,14 @@ pub(super) enum Expression {
     Load { register: u32, value: Vec<u8> },
     /// Ends the rule (`NF_DROP`, `NF_ACCEPT`, `enum nft_verdicts`).
     Verdict(i32),
+    /// Goes on in another chain (`NFT_JUMP`, `NFT_GOTO`).
+    Jump { code: i32, chain: String },
     /// Masquerades, to the ports in registers 1 and 2 where there are some.
     Masquerade { flags: u32, ports: bool },
     /// A match of iptables' own (`xt_*`), as iptables-nft writes it for what it has no words for.
     Match { name: String, revision: u32, info: Vec<u8> },
+    /// A target of iptables' own, by its name.
+    Target(String),
     /// Counts packets; how many is nobody's business here.
     Counter,
     /// Anything that kvmnet never writes.
@@ -80,6 +86,13 @@ pub(super) fn encode(expressions: &[Expression]) -> Vec<Nlattr<u16, Buffer>> {
 /// Reads back a rule's expressions.
 pub(super) fn decode(list: Attributes<'_>) -> Vec<Expression> {
     list.into_iter().map(|(_, element)| Expression::decode(Attributes(element))).collect()
+}
+
+fn verdict(code: i32, chain: Option<&str>) -> Vec<Nlattr<u16, Buffer>> {
+    let code = attribute(NFTA_VERDICT_CODE, code.to_be_bytes());
+    let chain = chain.map(|chain| attribute(NFTA_VERDICT_CHAIN, chain));
+    let verdict = nested(NFTA_DATA_VERDICT, std::iter::once(code).chain(chain).collect());
+    vec![be32(NFTA_IMMEDIATE_DREG, REGISTER_VERDICT), nested(NFTA_IMMEDIATE_DATA, vec![verdict])]
 }
 
 impl Expression {
@@ -126,17 +139,8 @@ impl Expression {
                     nested(NFTA_IMMEDIATE_DATA, vec![data(value)]),
                 ],
             ),
-            Self::Verdict(code) => {
-                let code = attribute(NFTA_VERDICT_CODE, code.to_be_bytes());
-                let verdict = nested(NFTA_DATA_VERDICT, vec![code]);
-                (
-                    "immediate",
-                    vec![
-                        be32(NFTA_IMMEDIATE_DREG, REGISTER_VERDICT),
-                        nested(NFTA_IMMEDIATE_DATA, vec![verdict]),
-                    ],
-                )
-            }
+            Self::Verdict(code) => ("immediate", verdict(*code, None)),
+            Self::Jump { code, chain } => ("immediate", verdict(*code, Some(chain))),
             Self::Masquerade { flags, ports } => {
                 let mut attributes = Vec::new();
                 if *flags != 0 {
@@ -156,6 +160,7 @@ impl Expression {
                     attribute(NFTA_MATCH_INFO, info.as_slice()),
                 ],
             ),
+            Self::Target(name) => ("target", vec![attribute(NFTA_TARGET_NAME, name.as_str())]),
             Self::Counter => ("counter", Vec::new()),
             Self::Unknown(name) => (name.as_str(), Vec::new()),
         };
@@ -212,8 +217,11 @@ impl Expression {
             "immediate" => match number(NFTA_IMMEDIATE_DREG)? {
                 REGISTER_VERDICT => {
                     let verdict = data.nested(NFTA_IMMEDIATE_DATA).nested(NFTA_DATA_VERDICT);
-                    let code = verdict.find(NFTA_VERDICT_CODE).and_then(read_be32)?;
-                    Some(Self::Verdict(code as i32))
+                    let code = verdict.find(NFTA_VERDICT_CODE).and_then(read_be32)? as i32;
+                    Some(match verdict.find(NFTA_VERDICT_CHAIN).map(read_string) {
+                        Some(chain) => Self::Jump { code, chain },
+                        None => Self::Verdict(code),
+                    })
                 }
                 register => Some(Self::Load { register, value: value(NFTA_IMMEDIATE_DATA)? }),
             },
@@ -231,6 +239,7 @@ impl Expression {
                 revision: number(NFTA_MATCH_REV)?,
                 info: data.find(NFTA_MATCH_INFO)?.to_vec(),
             }),
+            "target" => data.find(NFTA_TARGET_NAME).map(read_string).map(Self::Target),
             "counter" => Some(Self::Counter),
             _ => None,
         }

@@ -1,28 +1,21 @@
-//! The table `filter` that iptables-nft works on, and rules of ours in its chains. They are written
-//! in the forms that iptables-nft itself writes, so that it reads, saves and restores them like its
-//! own.
+//! The table `filter` that iptables-nft works on, and rules of ours in its chains.
 
-use ipnet::Ipv4Net;
 use neli::consts::nl::NlmF;
 use nix::errno::Errno;
 
 use super::expression::{self, Expression};
-use super::lower::{
-    EQUAL, IPV4_DESTINATION, IPV4_SOURCE, NFT_META_IIFNAME, NFT_META_OIFNAME, NOT_EQUAL, address,
-    compare,
-};
+use super::iptables_form::{lower, raise};
 use super::message::{
-    HEADER, Message, NFT_MSG_DELRULE, NFT_MSG_GETCHAIN, NFT_MSG_GETRULE, NFT_MSG_NEWRULE,
-    NFTA_CHAIN_HOOK, NFTA_CHAIN_NAME, NFTA_CHAIN_POLICY, NFTA_CHAIN_TABLE, NFTA_HOOK_HOOKNUM,
-    NFTA_RULE_CHAIN, NFTA_RULE_EXPRESSIONS, NFTA_RULE_HANDLE, NFTA_RULE_TABLE, NFTA_RULE_USERDATA,
-    attribute, begin, end, kind, nested,
+    HEADER, Message, NFT_MSG_DELRULE, NFT_MSG_GETCHAIN, NFT_MSG_GETGEN, NFT_MSG_GETRULE,
+    NFT_MSG_NEWRULE, NFTA_CHAIN_HOOK, NFTA_CHAIN_NAME, NFTA_CHAIN_POLICY, NFTA_CHAIN_TABLE,
+    NFTA_GEN_ID, NFTA_HOOK_HOOKNUM, NFTA_RULE_CHAIN, NFTA_RULE_EXPRESSIONS, NFTA_RULE_HANDLE,
+    NFTA_RULE_TABLE, NFTA_RULE_USERDATA, attribute, begin_at, end, kind, nested,
 };
 use crate::kernel::KernelError;
 use crate::kernel::attributes::{Attributes, read_be32, read_string};
 use crate::kernel::socket::{Batch, Socket};
 use crate::model::{
-    AcceptOwner, AcceptsChange, FilterView, ForwardChain, FoundAccept, InterfaceName, Match, Rule,
-    RulePlace, TableId, Verdict,
+    AcceptOwner, AcceptsChange, FilterView, ForwardChain, FoundAccept, RulePlace, TableId,
 };
 
 /// The table's name.
@@ -31,19 +24,8 @@ const FORWARD: &str = "FORWARD";
 /// Made by Docker for rules of others, and left alone by it from then on.
 const DOCKER_USER: &str = "DOCKER-USER";
 
-/// `sizeof(struct xt_comment_info)` (`linux/netfilter/xt_comment.h`).
-const COMMENT_LENGTH: usize = 256;
-/// `sizeof(struct xt_conntrack_mtinfo3)` (`linux/netfilter/xt_conntrack.h`), 164, rounded up to
-/// eight bytes as `XT_ALIGN` has it.
-const CONNTRACK_LENGTH: usize = 168;
-/// Where its `match_flags` and its `state_mask` are, both `__u16`.
-const CONNTRACK_FLAGS: usize = 146;
-const CONNTRACK_STATE_MASK: usize = 150;
-/// `XT_CONNTRACK_STATE`.
-const MATCH_STATE: u16 = 1;
-/// `XT_CONNTRACK_STATE_BIT` of established and related, and `XT_CONNTRACK_STATE_DNAT`.
-const ESTABLISHED_OR_RELATED: u16 = (1 << 1) | (1 << 2);
-const DESTINATION_TRANSLATED: u16 = 1 << 7;
+/// How often a change is tried on a ruleset that others keep changing.
+const ATTEMPTS: usize = 32;
 /// `NFTNL_UDATA_RULE_COMMENT` (libnftnl).
 const USERDATA_COMMENT: u8 = 0;
 
@@ -58,11 +40,16 @@ pub(in crate::kernel) fn filter_view(
     };
     let forward = rules(socket, family, TABLE, FORWARD)?;
     let drops = policy == libc::NF_DROP as u32 || forward.last().is_some_and(Found::stops_all);
+    // A chain that no packet comes by, left of an earlier Docker, is no place for rules.
+    let chain = if forward.iter().any(|rule| rule.always_leads_to(DOCKER_USER)) {
+        DOCKER_USER
+    } else {
+        FORWARD
+    };
     let mut found = forward;
     if chains.has_docker_user {
         found.extend(rules(socket, family, TABLE, DOCKER_USER)?);
     }
-    let chain = if chains.has_docker_user { DOCKER_USER } else { FORWARD };
     Ok(Some(FilterView {
         family,
         chain: chain.to_owned(),
@@ -82,9 +69,9 @@ pub(in crate::kernel) fn dropping_chains(
         chains.extend(forward_chain(payload));
     })?;
     let mut dropping = Vec::new();
-    for (chain, policy) in found {
-        let ForwardChain { table: TableId { family, name }, chain: chain_name } = &chain;
-        let drops = policy == libc::NF_DROP as u32
+    for chain in found {
+        let ForwardChain { table: TableId { family, name }, chain: chain_name, by_policy } = &chain;
+        let drops = *by_policy
             || rules(socket, *family, name, chain_name)?.last().is_some_and(Found::stops_all);
         if drops {
             dropping.push(chain);
@@ -93,8 +80,8 @@ pub(in crate::kernel) fn dropping_chains(
     Ok(dropping)
 }
 
-/// A base chain of the forward hook, and its policy.
-fn forward_chain(payload: &[u8]) -> Option<(ForwardChain, u32)> {
+/// A base chain of the forward hook.
+fn forward_chain(payload: &[u8]) -> Option<ForwardChain> {
     let family = *payload.first()?;
     // The hooks of other families have other numbers.
     let forwards =
@@ -106,46 +93,77 @@ fn forward_chain(payload: &[u8]) -> Option<(ForwardChain, u32)> {
     let hook = attributes.nested(NFTA_CHAIN_HOOK).find(NFTA_HOOK_HOOKNUM).and_then(read_be32)?;
     let text = |kind| attributes.find(kind).map(read_string);
     let table = TableId { family, name: text(NFTA_CHAIN_TABLE)? };
-    let chain = ForwardChain { table, chain: text(NFTA_CHAIN_NAME)? };
     let policy = attributes.find(NFTA_CHAIN_POLICY).and_then(read_be32)?;
-    (hook == libc::NF_INET_FORWARD as u32).then_some((chain, policy))
+    let by_policy = policy == libc::NF_DROP as u32;
+    let chain = ForwardChain { table, chain: text(NFTA_CHAIN_NAME)?, by_policy };
+    (hook == libc::NF_INET_FORWARD as u32).then_some(chain)
 }
 
-/// Changes rules of ours, all or nothing.
+/// Changes rules of ours, all or nothing. What was to go and is gone is done, and where nothing
+/// filters any more, nothing is to be added.
 pub(in crate::kernel) fn change_accepts(
     socket: &mut Socket,
     change: &AcceptsChange,
 ) -> Result<(), KernelError> {
-    let what = format!("change kvmnet's rules in the chain {}", change.chain);
-    let mut batch = socket.batch();
-    begin(&mut batch, &what);
-    let deletions = change.delete.iter().map(|place| {
-        (NFT_MSG_DELRULE, NlmF::empty(), {
-            Message::new(
-                change.family,
-                vec![
-                    attribute(NFTA_RULE_TABLE, TABLE),
-                    attribute(NFTA_RULE_CHAIN, place.chain.as_str()),
-                    attribute(NFTA_RULE_HANDLE, place.handle.to_be_bytes()),
-                ],
-            )
-        })
+    let mut attempts = 1;
+    loop {
+        match try_to_change(socket, change) {
+            // Somebody has changed the ruleset since it was looked at.
+            Err(error) if error.errno() == Some(Errno::ERESTART) && attempts < ATTEMPTS => {
+                attempts += 1;
+            }
+            result => return result,
+        }
+    }
+}
+
+/// The kernel numbers rules by table, from 1: in one that was made anew our numbers can be other
+/// people's rules. So what is there is looked at once more, and the transaction holds only for that.
+fn try_to_change(socket: &mut Socket, change: &AcceptsChange) -> Result<(), KernelError> {
+    let generation = generation(socket)?;
+    let family = change.family;
+    let chains = chains(socket, family)?;
+    if chains.forward_policy.is_none() {
+        return Ok(());
+    }
+    let mut ours = Vec::new();
+    for chain in [FORWARD, DOCKER_USER] {
+        if change.delete.iter().any(|place| place.chain == chain) {
+            let found = rules(socket, family, TABLE, chain)?.into_iter();
+            ours.extend(found.filter_map(Found::into_accept).map(|accept| accept.at));
+        }
+    }
+    let is_docker = change.chain == DOCKER_USER && chains.has_docker_user;
+    let chain = if is_docker { DOCKER_USER } else { FORWARD };
+    let what = format!(
+        "change kvmnet's rules in {} {chain}, which takes the kernel's nft_compat; \
+         firewall = \"none\" does without",
+        TableId { family, name: TABLE.to_owned() }
+    );
+    let deletions = change.delete.iter().filter(|place| ours.contains(place)).map(|place| {
+        let attributes = vec![
+            attribute(NFTA_RULE_TABLE, TABLE),
+            attribute(NFTA_RULE_CHAIN, place.chain.as_str()),
+            attribute(NFTA_RULE_HANDLE, place.handle.to_be_bytes()),
+        ];
+        (NFT_MSG_DELRULE, NlmF::empty(), Message::new(family, attributes))
     });
     // Each goes to the head, so the last comes first.
     let insertions = change.insert.iter().rev().map(|(owner, rule)| {
-        (NFT_MSG_NEWRULE, NlmF::CREATE, {
-            Message::new(
-                change.family,
-                vec![
-                    attribute(NFTA_RULE_TABLE, TABLE),
-                    attribute(NFTA_RULE_CHAIN, change.chain.as_str()),
-                    nested(NFTA_RULE_EXPRESSIONS, expression::encode(&lower(owner, rule))),
-                ],
-            )
-        })
+        let attributes = vec![
+            attribute(NFTA_RULE_TABLE, TABLE),
+            attribute(NFTA_RULE_CHAIN, chain),
+            nested(NFTA_RULE_EXPRESSIONS, expression::encode(&lower(rule))),
+            attribute(NFTA_RULE_USERDATA, userdata(&owner.to_string()).as_slice()),
+        ];
+        (NFT_MSG_NEWRULE, NlmF::CREATE, Message::new(family, attributes))
     });
     let messages: Vec<_> = deletions.chain(insertions).collect();
-    let last = messages.len().saturating_sub(1);
+    let Some(last) = messages.len().checked_sub(1) else {
+        return Ok(());
+    };
+    let mut batch = socket.batch();
+    begin_at(&mut batch, &what, generation);
     for (n, (number, flags, message)) in messages.into_iter().enumerate() {
         if n == last {
             batch.change(kind(number), flags, message, what.as_str());
@@ -155,6 +173,27 @@ pub(in crate::kernel) fn change_accepts(
     }
     end(&mut batch, &what);
     socket.request(batch, |_, _| {})
+}
+
+/// The number of the ruleset's present state.
+fn generation(socket: &mut Socket) -> Result<u32, KernelError> {
+    let ask = |batch: &mut Batch| {
+        let what = "ask for the ruleset's generation";
+        batch.get(kind(NFT_MSG_GETGEN), Message::new(0, vec![]), what);
+    };
+    socket.read(ask, |generation: &mut u32, _, payload| {
+        let attributes = Attributes(payload.get(HEADER..).unwrap_or_default());
+        *generation = attributes.find(NFTA_GEN_ID).and_then(read_be32).unwrap_or(0);
+    })
+}
+
+/// A rule's comment as nft and iptables-nft write it: type, length with the closing NUL, text.
+fn userdata(comment: &str) -> Vec<u8> {
+    let length = u8::try_from(comment.len() + 1).unwrap_or(u8::MAX);
+    let mut bytes = vec![USERDATA_COMMENT, length];
+    bytes.extend(comment.bytes().take(usize::from(length) - 1));
+    bytes.push(0);
+    bytes
 }
 
 #[derive(Default)]
@@ -252,132 +291,40 @@ fn comment_in_userdata(mut rest: &[u8]) -> Option<String> {
 }
 
 impl Found {
-    /// Whether nothing gets past it.
-    fn stops_all(&self) -> bool {
-        let last = self.expressions.last();
-        let stops = match last {
-            Some(Expression::Verdict(code)) => *code == libc::NF_DROP,
-            Some(Expression::Unknown(name)) => name == "reject" || name == "target",
+    /// Its last expression, if it holds for every packet.
+    fn unconditional(&self) -> Option<&Expression> {
+        let (last, others) = self.expressions.split_last()?;
+        let says_nothing = |one: &Expression| match one {
+            Expression::Counter => true,
+            Expression::Match { name, .. } => name == "comment",
+            Expression::Unknown(name) => name == "log",
             _ => false,
         };
-        let others = self.expressions.len().saturating_sub(1);
-        stops && self.expressions[..others].iter().all(|other| *other == Expression::Counter)
+        others.iter().all(says_nothing).then_some(last)
     }
 
+    /// Whether nothing gets past it.
+    fn stops_all(&self) -> bool {
+        match self.unconditional() {
+            Some(Expression::Verdict(code)) => *code == libc::NF_DROP,
+            Some(Expression::Target(name)) => name == "REJECT" || name == "DROP",
+            Some(Expression::Unknown(name)) => name == "reject",
+            _ => false,
+        }
+    }
+
+    fn always_leads_to(&self, wanted: &str) -> bool {
+        matches!(self.unconditional(), Some(Expression::Jump { chain, .. }) if chain == wanted)
+    }
+
+    /// What it is of ours. Rules that don't accept are nobody's but the administrator's, whatever
+    /// their comment says.
     fn into_accept(self) -> Option<FoundAccept> {
         let owner = AcceptOwner::parse(self.comment.as_deref()?)?;
+        let accepts = self.expressions.last() == Some(&Expression::Verdict(libc::NF_ACCEPT));
+        accepts.then_some(())?;
         let rule = raise(&self.expressions);
         Some(FoundAccept { at: self.at, owner, rule })
-    }
-}
-
-/// A rule in iptables-nft's own words.
-fn lower(owner: &AcceptOwner, rule: &Rule) -> Vec<Expression> {
-    let mut expressions: Vec<Expression> = rule.matches.iter().flat_map(matching).collect();
-    let mut comment = owner.to_string().into_bytes();
-    comment.resize(COMMENT_LENGTH, 0);
-    expressions.push(Expression::Match { name: "comment".to_owned(), revision: 0, info: comment });
-    expressions.push(Expression::Counter);
-    expressions.push(Expression::Verdict(match rule.verdict {
-        Verdict::Drop => libc::NF_DROP,
-        _ => libc::NF_ACCEPT,
-    }));
-    expressions
-}
-
-fn matching(condition: &Match) -> Vec<Expression> {
-    match condition {
-        Match::Input(name) => interface(NFT_META_IIFNAME, EQUAL, name),
-        Match::InputOther(name) => interface(NFT_META_IIFNAME, NOT_EQUAL, name),
-        Match::Output(name) => interface(NFT_META_OIFNAME, EQUAL, name),
-        Match::Source(prefix) => address(IPV4_SOURCE, *prefix, EQUAL),
-        Match::Destination(prefix) => address(IPV4_DESTINATION, *prefix, EQUAL),
-        Match::Answering => vec![connection(ESTABLISHED_OR_RELATED)],
-        Match::DestinationTranslated => vec![connection(DESTINATION_TRANSLATED)],
-        Match::InputGroup(_) | Match::Protocol(_) | Match::DestinationOutside(_) => Vec::new(),
-    }
-}
-
-/// iptables-nft compares names up to the first NUL, where a name without a wildcard ends.
-fn interface(key: u32, operation: u32, name: &InterfaceName) -> Vec<Expression> {
-    let mut value = name.as_str().as_bytes().to_vec();
-    value.push(0);
-    vec![Expression::Meta { key }, compare(operation, value)]
-}
-
-fn connection(states: u16) -> Expression {
-    let mut info = vec![0; CONNTRACK_LENGTH];
-    info[CONNTRACK_FLAGS..CONNTRACK_FLAGS + 2].copy_from_slice(&MATCH_STATE.to_ne_bytes());
-    let mask = CONNTRACK_STATE_MASK..CONNTRACK_STATE_MASK + 2;
-    info[mask].copy_from_slice(&states.to_ne_bytes());
-    Expression::Match { name: "conntrack".to_owned(), revision: 3, info }
-}
-
-/// What the expressions of one of our rules say; none where they are of another form.
-fn raise(expressions: &[Expression]) -> Option<Rule> {
-    let mut matches = Vec::new();
-    let mut rest = expressions;
-    loop {
-        rest = match rest {
-            [Expression::Counter, Expression::Verdict(libc::NF_ACCEPT)]
-            | [Expression::Verdict(libc::NF_ACCEPT)] => break,
-            [Expression::Match { name, .. }, behind @ ..] if name == "comment" => behind,
-            [found @ Expression::Match { .. }, behind @ ..] => {
-                let known = [Match::Answering, Match::DestinationTranslated];
-                matches.push(known.into_iter().find(|one| matching(one) == [found.clone()])?);
-                behind
-            }
-            [Expression::Meta { key }, Expression::Compare { operation, value }, behind @ ..] => {
-                matches.push(raise_interface(*key, *operation, value)?);
-                behind
-            }
-            [Expression::Payload { offset, .. }, behind @ ..] => {
-                let (prefix, behind) = raise_prefix(behind)?;
-                let found = match *offset {
-                    IPV4_SOURCE => Match::Source(prefix),
-                    IPV4_DESTINATION => Match::Destination(prefix),
-                    _ => return None,
-                };
-                // Whatever else a load could mean: it must be what we would write.
-                let length = expressions.len() - rest.len();
-                let words = matching(&found);
-                (expressions.get(length..length + words.len())? == words).then_some(())?;
-                matches.push(found);
-                behind
-            }
-            _ => return None,
-        };
-    }
-    Some(Rule { matches, verdict: Verdict::Accept })
-}
-
-fn raise_interface(key: u32, operation: u32, value: &[u8]) -> Option<Match> {
-    let name = InterfaceName::parse(std::str::from_utf8(value.strip_suffix(&[0])?).ok()?.as_ref());
-    match (key, operation) {
-        (NFT_META_IIFNAME, EQUAL) => name.ok().map(Match::Input),
-        (NFT_META_IIFNAME, NOT_EQUAL) => name.ok().map(Match::InputOther),
-        (NFT_META_OIFNAME, EQUAL) => name.ok().map(Match::Output),
-        _ => None,
-    }
-}
-
-/// The prefix that a loaded address is compared with.
-fn raise_prefix(rest: &[Expression]) -> Option<(Ipv4Net, &[Expression])> {
-    let octets = |value: &[u8]| {
-        let mut octets = [0; 4];
-        octets.get_mut(..value.len())?.copy_from_slice(value);
-        Some(octets)
-    };
-    match rest {
-        [Expression::Mask(mask), Expression::Compare { operation: EQUAL, value }, behind @ ..] => {
-            let netmask = octets(mask)?.into();
-            Some((Ipv4Net::with_netmask(octets(value)?.into(), netmask).ok()?, behind))
-        }
-        [Expression::Compare { operation: EQUAL, value }, behind @ ..] => {
-            let length = u8::try_from(value.len() * 8).ok()?;
-            Some((Ipv4Net::new(octets(value)?.into(), length).ok()?, behind))
-        }
-        _ => None,
     }
 }
 
@@ -385,50 +332,10 @@ fn raise_prefix(rest: &[Expression]) -> Option<(Ipv4Net, &[Expression])> {
 mod tests {
     use super::*;
 
-    fn name(text: &str) -> InterfaceName {
-        InterfaceName::parse(text.as_ref()).unwrap()
-    }
-
-    #[test]
-    fn rules_read_as_they_were_written() {
-        let owner = AcceptOwner::parse("kvmnet-lab").unwrap();
-        for prefix in ["192.168.100.0/24", "10.77.0.0/20", "10.0.0.0/8", "10.1.2.3/32"] {
-            let prefix: Ipv4Net = prefix.parse().unwrap();
-            for matches in [
-                vec![Match::Input(name("br0")), Match::Output(name("eno1"))],
-                vec![Match::Input(name("br0")), Match::Output(name("eno1")), Match::Source(prefix)],
-                vec![
-                    Match::InputOther(name("br0")),
-                    Match::Output(name("br0")),
-                    Match::Destination(prefix),
-                    Match::Answering,
-                ],
-                vec![Match::Destination(prefix), Match::DestinationTranslated],
-            ] {
-                let rule = Rule { matches, verdict: Verdict::Accept };
-                assert_eq!(raise(&lower(&owner, &rule)), Some(rule));
-            }
-        }
-    }
-
-    #[test]
-    fn other_rules_are_not_taken_for_ours() {
-        let owner = AcceptOwner::parse("kvmnet-lab").unwrap();
-        let rule = Rule { matches: vec![Match::Input(name("br0"))], verdict: Verdict::Accept };
-        let written = lower(&owner, &rule);
-        for at in 0..written.len() {
-            let mut changed = written.clone();
-            changed[at] = Expression::Unknown("lookup".to_owned());
-            assert_eq!(raise(&changed), None, "{changed:?}");
-        }
-        let mut dropping = written;
-        *dropping.last_mut().unwrap() = Expression::Verdict(libc::NF_DROP);
-        assert_eq!(raise(&dropping), None);
-    }
-
     #[test]
     fn comments_are_found_in_userdata() {
         assert_eq!(comment_in_userdata(b"\x00\x05lab1\0").as_deref(), Some("lab1"));
+        assert_eq!(comment_in_userdata(&userdata("kvmnet-lab")).as_deref(), Some("kvmnet-lab"));
         assert_eq!(comment_in_userdata(b"\x01\x02ab\x00\x03xy\0").as_deref(), Some("xy"));
         for broken in [&b""[..], b"\x00", b"\x00\x09ab", b"\x01\x02ab"] {
             assert_eq!(comment_in_userdata(broken), None, "{broken:?}");

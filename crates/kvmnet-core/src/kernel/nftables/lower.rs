@@ -22,7 +22,7 @@ const ESTABLISHED_OR_RELATED: u32 = (1 << 1) | (1 << 2);
 /// `IPS_DST_NAT` of the same header.
 const DESTINATION_TRANSLATED: u32 = 1 << 5;
 /// `NFT_PAYLOAD_NETWORK_HEADER`.
-const NETWORK_HEADER: u32 = 1;
+pub(super) const NETWORK_HEADER: u32 = 1;
 /// Offsets in the IPv4 header, in bytes (RFC 791).
 pub(super) const IPV4_SOURCE: u32 = 12;
 pub(super) const IPV4_DESTINATION: u32 = 16;

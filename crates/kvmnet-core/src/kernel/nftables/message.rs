@@ -20,7 +20,11 @@ pub(super) const NFT_MSG_NEWRULE: u16 = 6;
 pub(super) const NFT_MSG_GETRULE: u16 = 7;
 
 pub(super) const NFT_MSG_DELRULE: u16 = 8;
+pub(super) const NFT_MSG_GETGEN: u16 = 16;
 
+/// `enum nfnl_batch_attributes` (`linux/netfilter/nfnetlink.h`).
+const NFNL_BATCH_GENID: u16 = 1;
+pub(super) const NFTA_GEN_ID: u16 = 1;
 pub(super) const NFTA_TABLE_NAME: u16 = 1;
 pub(super) const NFTA_TABLE_FLAGS: u16 = 2;
 pub(super) const NFTA_TABLE_USE: u16 = 3;
@@ -56,12 +60,12 @@ impl Message {
     }
 
     /// The envelope of a transaction names the subsystem in network byte order.
-    fn envelope() -> Self {
+    fn envelope(attributes: Vec<Nlattr<u16, Buffer>>) -> Self {
         Self {
             family: 0,
             version: 0,
             resource: (libc::NFNL_SUBSYS_NFTABLES as u16).to_be(),
-            attributes: GenlBuffer::new(),
+            attributes: attributes.into_iter().collect(),
         }
     }
 }
@@ -78,12 +82,24 @@ pub(super) fn kind(message: u16) -> u16 {
 
 /// Opens a transaction.
 pub(super) fn begin(batch: &mut Batch, what: &str) {
-    batch.part(envelope_kind(libc::NFNL_MSG_BATCH_BEGIN), NlmF::empty(), Message::envelope(), what);
+    begin_with(batch, what, vec![]);
+}
+
+/// Opens a transaction on the ruleset as it was at this generation; where it has changed since, the
+/// answer is `ERESTART`, and nothing is done.
+pub(super) fn begin_at(batch: &mut Batch, what: &str, generation: u32) {
+    begin_with(batch, what, vec![be32(NFNL_BATCH_GENID, generation)]);
+}
+
+fn begin_with(batch: &mut Batch, what: &str, attributes: Vec<Nlattr<u16, Buffer>>) {
+    let envelope = Message::envelope(attributes);
+    batch.part(envelope_kind(libc::NFNL_MSG_BATCH_BEGIN), NlmF::empty(), envelope, what);
 }
 
 /// Commits it.
 pub(super) fn end(batch: &mut Batch, what: &str) {
-    batch.part(envelope_kind(libc::NFNL_MSG_BATCH_END), NlmF::empty(), Message::envelope(), what);
+    let envelope = Message::envelope(vec![]);
+    batch.part(envelope_kind(libc::NFNL_MSG_BATCH_END), NlmF::empty(), envelope, what);
 }
 
 fn envelope_kind(kind: libc::c_int) -> impl NlType {

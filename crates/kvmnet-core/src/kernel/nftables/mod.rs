@@ -2,6 +2,7 @@
 
 mod expression;
 mod filter;
+mod iptables_form;
 mod lower;
 mod message;
 mod read;

@@ -51,12 +51,9 @@ fn read_table(payload: &[u8]) -> Option<FoundTable> {
 /// many rules others have.
 pub(in crate::kernel) fn table_state(
     socket: &mut Socket,
-    wanted: Option<&Table>,
+    wanted: &Table,
     tables: &[FoundTable],
 ) -> Result<TableState, KernelError> {
-    let Some(wanted) = wanted else {
-        return Ok(TableState::AsWanted);
-    };
     match tables.iter().find(|table| table.id == wanted.id) {
         None => Ok(TableState::Absent),
         Some(table) => Ok(look(socket, wanted)?.compare(table, wanted)),
