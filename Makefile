@@ -15,7 +15,8 @@ INSTALL    ?= install
 TARGET     ?= $(or $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p'),$(shell uname -m)-unknown-linux-gnu)
 
 HELPERS    := ifup ifdown natup natdown
-UNITS      := kvmnet-reload.service kvmnet-reload@.service
+UNITS      := kvmnet-reload.service kvmnet-reload@.service kvmnet-reload-commands.path \
+              kvmnet-reload-commands.service
 CARGO_OUT  := $(or $(CARGO_TARGET_DIR),target)
 RELEASE    := $(CARGO_OUT)/$(TARGET)/release
 # What the tests and the demo run: an installed tree, at its real paths.
