@@ -7,6 +7,7 @@ SYSCONFDIR ?= /etc
 MANDIR     ?= $(PREFIX)/share/man
 # firewalld looks for zones here and in /etc/firewalld, whatever the PREFIX.
 FIREWALLDDIR ?= /usr/lib/firewalld
+UNITDIR    ?= $(PREFIX)/lib/systemd/system
 DESTDIR    ?=
 
 CARGO      ?= cargo
@@ -16,6 +17,8 @@ INSTALL    ?= install
 TARGET     ?= $(or $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p'),$(shell uname -m)-unknown-linux-gnu)
 
 HELPERS    := ifup ifdown natup natdown
+UNITS      := kvmnet-reload.service kvmnet-reload@.service kvmnet-reload-commands.path \
+              kvmnet-reload-commands.service
 CARGO_OUT  := $(or $(CARGO_TARGET_DIR),target)
 RELEASE    := $(CARGO_OUT)/$(TARGET)/release
 # What the tests and the demo run: an installed tree, at its real paths.
@@ -30,14 +33,15 @@ FIREWALLD  := $(patsubst packaging/firewalld/%,%,$(wildcard packaging/firewalld/
 SOURCES    := $(shell find crates -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock
 
 .DEFAULT_GOAL := build
-.PHONY: help build test demo lint install uninstall clean require-cargo binaries setup firewalls
+.PHONY: help build test demo lint install uninstall clean require-cargo binaries setup firewalls \
+        systemd-guest
 
 help:
 	@echo 'make build      build the programs: static, stripped, in $(RELEASE)'
 	@echo 'make demo       two real guests on the default NAT network, in namespaces of their own'
 	@echo 'make test       the whole test suite (as root)'
 	@echo 'make lint       formatting and clippy, warnings as errors'
-	@echo 'make install    install programs, man pages, completions and zones of firewalld's'
+	@echo 'make install    install programs, man pages, completions, units, zones of firewalld'
 	@echo 'make uninstall  remove what install installed'
 	@echo 'make clean      remove what was built'
 	@echo
@@ -47,6 +51,7 @@ help:
 	@echo '  BINDIR ($(BINDIR))  kvmnet'
 	@echo '  MANDIR ($(MANDIR))  man pages; completions and the JSON schema go beside it'
 	@echo '  FIREWALLDDIR ($(FIREWALLDDIR))  zones and policies for firewalld'
+	@echo '  UNITDIR ($(UNITDIR))  the units $(UNITS)'
 	@echo '  SYSCONFDIR ($(SYSCONFDIR))  nothing goes there yet'
 
 require-cargo:
@@ -57,7 +62,7 @@ binaries: require-cargo
 
 build: binaries
 	@rm -rf $(STAGE)
-	@$(MAKE) --no-print-directory -s install-files DESTDIR=$(STAGE) PREFIX=/usr LIBEXECDIR=/usr/libexec BINDIR=/usr/bin MANDIR=/usr/share/man FIREWALLDDIR=/usr/lib/firewalld
+	@$(MAKE) --no-print-directory -s install-files DESTDIR=$(STAGE) PREFIX=/usr LIBEXECDIR=/usr/libexec BINDIR=/usr/bin MANDIR=/usr/share/man UNITDIR=/usr/lib/systemd/system FIREWALLDDIR=/usr/lib/firewalld
 
 # Root may have no cargo: what is built and up to date is installed as it is.
 install: $(RELEASE)/qemu-natup install-files
@@ -86,8 +91,14 @@ install-files:
 	for file in $(FIREWALLD); do \
 	    $(INSTALL) -m 644 packaging/firewalld/$$file '$(DESTDIR)$(FIREWALLDDIR)'/$$file || exit 1; \
 	done
+	$(INSTALL) -d '$(DESTDIR)$(UNITDIR)'
+	for unit in $(UNITS); do \
+	    sed 's|@BINDIR@|$(BINDIR)|' packaging/systemd/$$unit >'$(DESTDIR)$(UNITDIR)'/$$unit && \
+	    chmod 644 '$(DESTDIR)$(UNITDIR)'/$$unit || exit 1; \
+	done
 
 uninstall:
+	rm -f $(foreach unit,$(UNITS),'$(DESTDIR)$(UNITDIR)/$(unit)')
 	rm -f $(foreach helper,$(HELPERS),'$(DESTDIR)$(LIBEXECDIR)/kvmnet-$(helper)')
 	rm -f '$(DESTDIR)$(BINDIR)/kvmnet' '$(DESTDIR)$(SHARE)/kvmnet/status.schema.json' $(foreach completion,$(COMPLETIONS),'$(DESTDIR)$(SHARE)/$(lastword $(subst :, ,$(completion)))')
 	rm -f $(foreach page,$(notdir $(MAN_PAGES)),'$(DESTDIR)$(MANDIR)/man$(lastword $(subst ., ,$(page)))/$(page)')
@@ -103,7 +114,11 @@ demo: setup build
 firewalls: setup
 	@tests/firewalls
 
-test: firewalls build
+# A root file system with systemd and the firewalls as services, which QEMU boots.
+systemd-guest: setup
+	@tests/systemd-guest
+
+test: firewalls systemd-guest build
 	$(CARGO) test --workspace --locked --target $(TARGET)
 
 lint: require-cargo

@@ -12,7 +12,7 @@ use crate::host::Host;
 use crate::process::{Output, PATIENCE, Process, exit_code, poll, wait_until};
 use crate::serial::{NoAnswer, Serial};
 use crate::spec::GuestSpec;
-use crate::stage::guest_image;
+use crate::stage::{guest_image, staged_tree, systemd_image};
 
 /// What the agent says when it is there.
 const READY: &str = "kvmnet-guest-ready\n";
@@ -46,9 +46,16 @@ impl<'host> Guest<'host> {
         fs::create_dir(host.path(&directory)).expect("the host's /dev/shm is writable");
         let agent = Serial::listen(&host.path(directory.join("agent")));
         let monitor = Serial::listen(&host.path(directory.join("monitor")));
-        let initrd = initrd(host, &spec, &directory);
-        let command_line = command_line(&spec, &directory.display().to_string(), &initrd);
+        let machine = match &spec.systemd {
+            None => machine(&initrd(host, &spec, &directory)),
+            Some(before_boot) => systemd_machine(host, before_boot, &directory),
+        };
+        let command_line = command_line(&spec, &directory.display().to_string(), machine);
         let mut command = host.command("qemu-system-x86_64");
+        if spec.systemd.is_some() {
+            // For what it writes to its disk.
+            command.env("TMPDIR", &directory);
+        }
         let qemu = host.spawn(command.args(&command_line));
         Self { host, spec, command_line, directory, qemu, pid: None, agent, monitor, requests: 0 }
     }
@@ -299,17 +306,46 @@ fn initrd(host: &Host, spec: &GuestSpec, directory: &Path) -> PathBuf {
     initrd
 }
 
+/// The guest that is a kernel and an initrd.
+fn machine(initrd: &Path) -> Vec<OsString> {
+    let kernel = guest_image("vmlinuz");
+    let mut line: Vec<OsString> = "-m 128".split(' ').map(OsString::from).collect();
+    line.extend(["-kernel".into(), kernel.into(), "-initrd".into(), initrd.into()]);
+    line
+}
+
+/// The guest with systemd. What is on its first drive stays as it is; the second brings kvmnet.
+fn systemd_machine(host: &Host, before_boot: &str, directory: &Path) -> Vec<OsString> {
+    let drive = directory.join("drive");
+    fs::create_dir(host.path(directory.join("files"))).expect("the host's /dev/shm is writable");
+    host.write(directory.join("files/before-boot"), format!("set -e\n{before_boot}"));
+    let archive = "tar --owner=0 --group=0 -cf \"$1\" -C \"$2\" . -C \"$3\" before-boot";
+    let mut command = host.command("sh");
+    command.args(["-c", archive, "tar"]).arg(&drive).arg(staged_tree());
+    host.spawn(command.arg(directory.join("files"))).output(PATIENCE).expect("tar");
+    // QEMU 7.2 emulates cmpxchg16b in a way that newer kernels crash with.
+    let machine = "-M q35 -cpu max,-cx16 -smp 2 -m 768 -nic none";
+    let mut line: Vec<OsString> = machine.split(' ').map(OsString::from).collect();
+    line.extend(["-kernel".into(), systemd_image("vmlinuz").into()]);
+    line.extend(["-initrd".into(), systemd_image("initrd").into()]);
+    for (file, options) in [(systemd_image("root.img"), "snapshot=on"), (drive, "readonly=on")] {
+        // A comma in a path is doubled.
+        let file = file.display().to_string().replace(',', ",,");
+        let drive = format!("if=virtio,format=raw,file={file},{options}");
+        line.extend(["-drive".into(), drive.into()]);
+    }
+    line
+}
+
 /// QEMU's arguments: the machine, its wires to the test, then the test's own.
-fn command_line(spec: &GuestSpec, directory: &str, initrd: &Path) -> Vec<OsString> {
-    let mut line: Vec<OsString> = Vec::new();
-    let machine = "-accel tcg -m 128 -nodefaults -display none -no-reboot";
-    line.extend(machine.split(' ').map(OsString::from));
+fn command_line(spec: &GuestSpec, directory: &str, machine: Vec<OsString>) -> Vec<OsString> {
+    let common = "-accel tcg -nodefaults -display none -no-reboot";
+    let mut line: Vec<OsString> = common.split(' ').map(OsString::from).collect();
+    line.extend(machine);
     // No card needs to boot from the network.
     line.extend(["-global", "virtio-net-pci.romfile="].map(OsString::from));
     line.extend(["-name", &spec.name].map(OsString::from));
     line.extend(["-pidfile", &format!("{directory}/pid")].map(OsString::from));
-    line.extend(["-kernel".into(), guest_image("vmlinuz").into_os_string()]);
-    line.extend(["-initrd".into(), initrd.into()]);
     let parameters = format!("{KERNEL} {}", spec.parameters.join(" "));
     line.extend(["-append", &parameters].map(OsString::from));
     for (chardev, option, wire) in [

@@ -38,6 +38,15 @@ pub(crate) fn guest_image(file: &str) -> PathBuf {
     path
 }
 
+/// A file of the guest with systemd, which `tests/systemd-guest` builds.
+pub(crate) fn systemd_image(file: &str) -> PathBuf {
+    let directory = env::var_os("KVMNET_SYSTEMD_DIR")
+        .map_or_else(|| repository().join("target/systemd"), PathBuf::from);
+    let path = directory.join(file);
+    assert!(path.exists(), "{} is missing: run `tests/systemd-guest`", path.display());
+    path.canonicalize().expect("a file that exists has a canonical path")
+}
+
 /// The tree of the real firewalls, which `tests/firewalls` fills.
 pub(crate) fn firewalls_tree() -> PathBuf {
     let tree = env::var_os("KVMNET_FIREWALLS_DIR")
