@@ -62,7 +62,7 @@ fn assert_connected(guest: &mut Guest, when: &str) {
 
 /// A new connection gets out, with the host's address.
 fn gets_out(guest: &mut Guest) -> bool {
-    let script = "ip netns exec guest timeout 5 bash -c '
+    let script = "ip netns exec guest timeout 3 bash -c '
         exec 3<>/dev/tcp/10.0.0.1/7000; echo hello >&3; read -r a <&3; test $a = hello'";
     guest.sh_within(script, SLOW).success()
 }
@@ -81,7 +81,7 @@ fn assert_comes_back(guest: &mut Guest, place: Place, command: &str) {
         old=$(repairs); {{ {command}; }} >/run/said 2>&1 || {{ cat /run/said; exit 98; }}
         start=$(date +%s%N)
         until {there} && test $(repairs) -gt $old; do
-            test $(($(date +%s%N) - start)) -lt 60000000000 || exit 99; sleep 0.05
+            test $(($(date +%s%N) - start)) -lt 60000000000 || exit 99; sleep 0.2
         done
         echo $((($(date +%s%N) - start) / 1000000))"
     );
@@ -234,7 +234,7 @@ fn a_saved_ruleset_with_our_tables_does_no_harm_at_boot() {
     assert!(run(guest, "kvmnet status default | cat").contains(" down "));
     run(guest, "systemctl is-active nftables kvmnet-reload@nftables");
     // The host itself isn't kept from anything.
-    let out = "timeout 5 bash -c 'exec 3<>/dev/tcp/10.0.0.1/7000; echo hello >&3; read -r a <&3; test $a = hello'";
+    let out = "timeout 3 bash -c 'exec 3<>/dev/tcp/10.0.0.1/7000; echo hello >&3; read -r a <&3; test $a = hello'";
     run(guest, out);
     run(guest, GUEST);
     assert_eq!(run(guest, "kvmnet reload").trim(), "default: is as it should be");
