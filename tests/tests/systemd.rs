@@ -75,6 +75,7 @@ fn assert_comes_back(guest: &mut Guest, place: Place, command: &str) {
     let there = match place {
         Place::Table => "kvmnet status --json default | grep -q '\"state\": *\"in-place\"'",
         Place::Accepts => "iptables -S FORWARD | grep -q kvmnet-default",
+        Place::LegacyAccepts => "iptables-legacy -S FORWARD | grep -q kvmnet-default",
     };
     let script = format!(
         "repairs() {{ journalctl -b -q -o cat -t kvmnet | grep -c repaired; }}
@@ -105,6 +106,8 @@ enum Place {
     Table,
     /// In iptables' FORWARD, which has the policy DROP.
     Accepts,
+    /// In that of iptables-legacy.
+    LegacyAccepts,
 }
 
 #[track_caller]
@@ -170,6 +173,11 @@ fn what_a_firewalls_service_takes_comes_back() {
     assert!(!run(guest, "iptables -S FORWARD").contains("kvmnet"));
     assert!(gets_out(guest), "ufw disable");
     assert_comes_back(guest, Place::Accepts, "ufw --force enable");
+    run(guest, "ufw disable");
+
+    // What the unit may do is enough for the programs of the older iptables.
+    run(guest, "iptables-legacy -P FORWARD DROP");
+    assert_comes_back(guest, Place::LegacyAccepts, "systemctl start nftables");
     assert_all_well(guest);
 }
 
