@@ -30,12 +30,25 @@ impl Host {
         crate::foreign::assert_same(&before, &self.foreign());
     }
 
-    /// Runs a helper for a tap of that network, which must succeed.
+    /// Runs a helper for a tap of that network.
+    #[track_caller]
+    pub fn run_helper_on(&self, network: &str, name: &str, tap: &str) -> Output {
+        let mut command = self.command(&format!("/usr/libexec/kvmnet-{name}"));
+        Process::start(command.arg(tap).env("KVMNET_NETWORK", network)).output(PATIENCE)
+    }
+
+    /// The same, which must succeed.
     #[track_caller]
     pub fn helper_on(&self, network: &str, name: &str, tap: &str) {
-        let mut command = self.command(&format!("/usr/libexec/kvmnet-{name}"));
-        let run = Process::start(command.arg(tap).env("KVMNET_NETWORK", network));
-        run.output(PATIENCE).expect(&format!("{name} {tap} on {network}"));
+        let output = self.run_helper_on(network, name, tap);
+        output.expect(&format!("{name} {tap} on {network}"));
+    }
+
+    /// The same, which must succeed without a word.
+    #[track_caller]
+    pub fn quiet_helper_on(&self, network: &str, name: &str, tap: &str) {
+        let output = self.run_helper_on(network, name, tap);
+        assert_eq!((output.code, output.stderr.as_str(), output.stdout.as_str()), (0, "", ""));
     }
 
     /// Opens a tap and makes it a port of that network.

@@ -170,6 +170,16 @@ impl Host {
             .expect("root may set the mode of what it wrote");
     }
 
+    /// Has plain `iptables` and its fellows be of that variant, `nft` or `legacy`.
+    #[track_caller]
+    pub fn use_iptables(&self, variant: &str) {
+        self.ok(&format!(
+            "for program in iptables ip6tables; do for ending in '' -save -restore; do
+                 ln -sf /usr/sbin/$program-{variant}$ending /etc/alternatives/$program$ending
+             done; done"
+        ));
+    }
+
     /// Has plain `iptables` be the older variant, on a host with firewalls.
     pub fn use_iptables_legacy(&self) {
         self.ok("for name in iptables ip6tables; do
@@ -246,6 +256,20 @@ impl Host {
     #[must_use]
     pub fn machine(&self, name: &str) -> Netns {
         Netns::new(self.path(format!("/run/netns/{name}")))
+    }
+
+    /// Makes another network of the host's, such as containers are on, and returns the one machine
+    /// there, 172.17.0.2.
+    #[track_caller]
+    #[must_use]
+    pub fn container_network(&self) -> Netns {
+        self.ok("ip netns add box && ip link add docker0 type bridge &&
+             ip link add veth0 master docker0 type veth peer name eth0 netns box &&
+             ip addr add 172.17.0.1/16 dev docker0 &&
+             ip link set docker0 addrgenmode none up &&
+             ip link set veth0 addrgenmode none up && ip -n box addr add 172.17.0.2/16 dev eth0 &&
+             ip -n box link set eth0 up && ip -n box route add default via 172.17.0.1");
+        self.machine("box")
     }
 
     /// The network of the machine at the other end of the uplink.

@@ -1,17 +1,22 @@
 //! A machine at the far end of a tap, made of a network namespace: a guest's network without the
 //! guest.
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::host::Host;
 use crate::netns::Netns;
 use crate::tap::{Tap, open_tap};
+
+/// How long an answer may take, and for how long none must come.
+const SOON: Duration = Duration::from_secs(5);
+const SILENCE: Duration = Duration::from_millis(700);
 
 /// A machine whose card is the far end of a tap of the host.
 #[derive(Debug)]
@@ -26,6 +31,25 @@ impl TapMachine {
     #[must_use]
     pub fn net(&self) -> &Netns {
         &self.net
+    }
+
+    /// It gets an answer from that address and port, by TCP and by UDP.
+    #[track_caller]
+    pub fn assert_reaches(&self, to: &str) {
+        let is_good = |answer: &io::Result<String>| {
+            answer.as_ref().is_ok_and(|answer| answer.ends_with("hello"))
+        };
+        let answer = self.net.tcp_connect(to, "hello", SOON);
+        assert!(is_good(&answer), "TCP to {to}: {answer:?}");
+        let answer = self.net.udp_request(to, "hello", SOON);
+        assert!(is_good(&answer), "UDP to {to}: {answer:?}");
+    }
+
+    /// It gets none, by neither.
+    #[track_caller]
+    pub fn assert_does_not_reach(&self, to: &str) {
+        assert!(self.net.tcp_connect(to, "hello", SILENCE).is_err(), "TCP to {to}");
+        assert!(self.net.udp_request(to, "hello", SILENCE).is_err(), "UDP to {to}");
     }
 }
 

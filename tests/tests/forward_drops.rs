@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use kvmnet_tests::{Host, TapMachine, wait_until};
+use kvmnet_tests::{Host, wait_until};
 
 const SOON: Duration = Duration::from_secs(5);
 const SHORT: Duration = Duration::from_millis(700);
@@ -61,39 +61,13 @@ fn release(host: &Host, tap: &str) {
     host.helper("ifdown", &[tap]).expect(tap);
 }
 
-#[track_caller]
-fn reaches(machine: &TapMachine, to: &str) {
-    let answer = machine.net().tcp_connect(to, "hello", SOON);
-    assert!(
-        answer.as_ref().is_ok_and(|answer| answer.ends_with("hello")),
-        "TCP to {to}: {answer:?}"
-    );
-    let answer = machine.net().udp_request(to, "hello", SOON);
-    assert!(
-        answer.as_ref().is_ok_and(|answer| answer.ends_with("hello")),
-        "UDP to {to}: {answer:?}"
-    );
-}
-
-#[track_caller]
-fn does_not_reach(machine: &TapMachine, to: &str) {
-    assert!(machine.net().tcp_connect(to, "hello", SHORT).is_err(), "TCP to {to}");
-    assert!(machine.net().udp_request(to, "hello", SHORT).is_err(), "UDP to {to}");
-}
-
 #[test]
 fn nat_guests_get_out_and_nothing_else_gets_through() {
     for (what, dropping) in DROPPING {
         let host = Host::new();
         let _servers = (host.outside_tcp_server(7000), host.outside_udp_server(7000));
         // Another network of the host's, such as containers are on: guests have no way into it.
-        host.ok("ip netns add box && ip link add docker0 type bridge &&
-                 ip link add veth0 master docker0 type veth peer name eth0 netns box &&
-                 ip addr add 172.17.0.1/16 dev docker0 &&
-                 ip link set docker0 addrgenmode none up &&
-                 ip link set veth0 addrgenmode none up && ip -n box addr add 172.17.0.2/16 dev eth0 &&
-                 ip -n box link set eth0 up && ip -n box route add default via 172.17.0.1");
-        let container = host.machine("box");
+        let container = host.container_network();
         let _container = (container.tcp_server(7000), container.udp_server(7000));
         host.ok(dropping);
         host.ok("iptables -t nat -A PREROUTING -i eno1 -p tcp --dport 8080 -j DNAT --to 192.168.100.10:7000");
@@ -103,9 +77,9 @@ fn nat_guests_get_out_and_nothing_else_gets_through() {
         let _annas = (anna.net().tcp_server(7000), anna.net().udp_server(7000));
         attach(&host, "default", "vnet0");
         attach(&host, "default", "vnet1");
-        reaches(&anna, OUTSIDE);
-        reaches(&bert, "192.168.100.10:7000");
-        does_not_reach(&anna, "172.17.0.2:7000");
+        anna.assert_reaches(OUTSIDE);
+        bert.assert_reaches("192.168.100.10:7000");
+        anna.assert_does_not_reach("172.17.0.2:7000");
         // The administrator's port forward comes in, and nothing else.
         let forwarded = host.outside().tcp_connect("10.0.0.11:8080", "hello", SOON);
         assert!(forwarded.is_ok(), "{what}: {forwarded:?}");
@@ -135,13 +109,13 @@ fn nat_guests_get_out_and_nothing_else_gets_through() {
         host.ok("for chain in FORWARD DOCKER-USER; do
                      iptables -S $chain 2>/dev/null | sed -n '/kvmnet/s/^-A/iptables -D/p' | sh
                  done");
-        does_not_reach(&bert, OUTSIDE);
+        bert.assert_does_not_reach(OUTSIDE);
         attach(&host, "default", "vnet1");
-        reaches(&bert, OUTSIDE);
+        bert.assert_reaches(OUTSIDE);
         assert_eq!(ours(&host, "iptables"), sorted, "{what}");
 
         release(&host, "vnet0");
-        reaches(&bert, OUTSIDE);
+        bert.assert_reaches(OUTSIDE);
         release(&host, "vnet1");
         no_rules_of_ours(&host);
         host.assert_no_network();
@@ -161,7 +135,7 @@ fn routed_guests_and_the_outside_reach_each_other() {
         let anna = host.tap_machine("vnet0", "10.77.0.10/20", "10.77.0.1");
         let _annas = (anna.net().tcp_server(7000), anna.net().udp_server(7000));
         attach(&host, "lab", "vnet0");
-        reaches(&anna, OUTSIDE);
+        anna.assert_reaches(OUTSIDE);
         let inward = host.outside().tcp_connect("10.77.0.10:7000", "hello", SOON);
         assert!(inward.is_ok(), "{what}: {inward:?}");
         assert_eq!(ours(&host, "iptables").len(), 3, "{what}");
@@ -192,7 +166,7 @@ fn guests_of_one_bridge_reach_each_other() {
             let _berts = (bert.net().tcp_server(7000), bert.net().udp_server(7000));
             attach(&host, network, "vnet0");
             attach(&host, network, "vnet1");
-            reaches(&anna, "10.99.0.11:7000");
+            anna.assert_reaches("10.99.0.11:7000");
             let wanted = if isolated {
                 format!("-i {bridge} -o {bridge} -m comment --comment kvmnet-lab -j ACCEPT")
             } else {
@@ -225,11 +199,11 @@ fn a_bridges_own_setting_counts() {
     attach(&host, "lan", "vnet0");
     attach(&host, "lan", "vnet1");
     no_rules_of_ours(&host);
-    reaches(&anna, "10.99.0.11:7000");
+    anna.assert_reaches("10.99.0.11:7000");
     host.ok("ip link set br1 type bridge nf_call_iptables 1");
-    does_not_reach(&anna, "10.99.0.11:7000");
+    anna.assert_does_not_reach("10.99.0.11:7000");
     attach(&host, "lan", "vnet1");
-    reaches(&anna, "10.99.0.11:7000");
+    anna.assert_reaches("10.99.0.11:7000");
     release(&host, "vnet0");
     release(&host, "vnet1");
     no_rules_of_ours(&host);
@@ -358,13 +332,13 @@ fn a_chain_of_dockers_that_nothing_leads_to_is_not_used() {
     host.ok("iptables -P FORWARD DROP; iptables -N DOCKER-USER; iptables -A DOCKER-USER -j RETURN");
     let anna = host.tap_machine("vnet0", "192.168.100.10/24", "192.168.100.1");
     attach(&host, "default", "vnet0");
-    reaches(&anna, OUTSIDE);
+    anna.assert_reaches(OUTSIDE);
     assert!(!host.ok("iptables -S DOCKER-USER").contains("kvmnet"));
     // It comes back, and the rules go there.
     host.ok("iptables -I FORWARD -j DOCKER-USER");
     attach(&host, "default", "vnet0");
     assert!(!host.ok("iptables -S FORWARD").contains("kvmnet"));
-    reaches(&anna, OUTSIDE);
+    anna.assert_reaches(OUTSIDE);
     release(&host, "vnet0");
     no_rules_of_ours(&host);
 }
@@ -396,11 +370,11 @@ fn a_firewall_that_comes_later_is_opened_by_reload() {
     let _servers = (host.outside_tcp_server(7000), host.outside_udp_server(7000));
     let anna = host.tap_machine("vnet0", "192.168.100.10/24", "192.168.100.1");
     attach(&host, "default", "vnet0");
-    reaches(&anna, OUTSIDE);
+    anna.assert_reaches(OUTSIDE);
     host.ok(DROPPING[2].1);
-    does_not_reach(&anna, OUTSIDE);
+    anna.assert_does_not_reach(OUTSIDE);
     host.run(&["kvmnet", "reload"]).expect("reload");
-    reaches(&anna, OUTSIDE);
+    anna.assert_reaches(OUTSIDE);
     // Another default route: out over that as well.
     host.ok("ip link add wg0 type veth peer name far && ip addr add 10.5.0.1/24 dev wg0 &&
              ip link set wg0 up && ip link set far up && ip route add default via 10.5.0.2 metric 9");

@@ -4,7 +4,7 @@
 use std::net::UdpSocket;
 use std::time::Duration;
 
-use kvmnet_tests::{Host, Output, TapMachine, assert_same};
+use kvmnet_tests::{Host, assert_same};
 
 const LIMIT: Duration = Duration::from_secs(60);
 const SOON: Duration = Duration::from_secs(5);
@@ -29,32 +29,15 @@ const FILTERS: [&str; 4] = [
 /// A host whose `iptables` is of that variant, with rules of the administrator's.
 fn host_with(variant: &str) -> Host {
     let host = Host::new();
-    host.ok(&format!(
-        "for program in iptables ip6tables; do
-             for ending in '' -save -restore; do
-                 ln -sf /usr/sbin/$program-{variant}$ending /etc/alternatives/$program$ending
-             done
-         done
-         iptables -t nat -A POSTROUTING -s 10.1.0.0/24 -j MASQUERADE
+    host.use_iptables(variant);
+    host.ok("iptables -t nat -A POSTROUTING -s 10.1.0.0/24 -j MASQUERADE
          iptables -A FORWARD -i eno1 -o eno1 -j ACCEPT; ip6tables -A INPUT -i eno9 -j DROP
          # iptables-nft makes a built-in chain with the first rule in it, and leaves it.
-         iptables -A INPUT -i eno9 -j DROP; ip6tables -A FORWARD -i eno9 -j DROP"
-    ));
+         iptables -A INPUT -i eno9 -j DROP; ip6tables -A FORWARD -i eno9 -j DROP");
     let version = host.ok("iptables --version");
     let word = if variant == "nft" { "nf_tables" } else { "legacy" };
     assert!(version.contains(word), "{version}");
     host
-}
-
-fn helper(host: &Host, name: &str, network: &str, tap: &str) -> Output {
-    let mut command = host.command(&format!("/usr/libexec/kvmnet-{name}"));
-    host.spawn(command.arg(tap).env("KVMNET_NETWORK", network)).output(LIMIT)
-}
-
-#[track_caller]
-fn ok(host: &Host, name: &str, network: &str, tap: &str) {
-    let output = helper(host, name, network, tap);
-    assert_eq!((output.code, output.stderr.as_str(), output.stdout.as_str()), (0, "", ""));
 }
 
 /// Every rule, of both variants; `kvmnet` alone, or all but those.
@@ -75,22 +58,6 @@ fn nothing_left(host: &Host) {
     assert_eq!(host.nft_tables().iter().filter(|table| table.contains("kvmnet")).count(), 0);
 }
 
-#[track_caller]
-fn reaches(machine: &TapMachine, to: &str) {
-    for answer in
-        [machine.net().tcp_connect(to, "hello", SOON), machine.net().udp_request(to, "hello", SOON)]
-    {
-        let is_good = answer.as_ref().is_ok_and(|answer| answer.ends_with("hello"));
-        assert!(is_good, "{to}: {answer:?}");
-    }
-}
-
-#[track_caller]
-fn does_not_reach(machine: &TapMachine, to: &str) {
-    assert!(machine.net().tcp_connect(to, "hello", SHORT).is_err(), "TCP to {to}");
-    assert!(machine.net().udp_request(to, "hello", SHORT).is_err(), "UDP to {to}");
-}
-
 /// All but what kvmnet builds for network `lab`, and its taps.
 fn foreign(host: &Host) -> kvmnet_tests::Foreign {
     let all = host.foreign().without_forwarding();
@@ -103,13 +70,7 @@ fn nat_guests_get_out_and_nothing_else_gets_in() {
         println!("{variant}: {filter}");
         let host = host_with(variant);
         let _servers = (host.outside_tcp_server(7000), host.outside_udp_server(7000));
-        host.ok("ip netns add box && ip link add docker0 type bridge &&
-                 ip link add veth0 master docker0 type veth peer name eth0 netns box &&
-                 ip addr add 172.17.0.1/16 dev docker0 &&
-                 ip link set docker0 addrgenmode none up &&
-                 ip link set veth0 addrgenmode none up && ip -n box addr add 172.17.0.2/16 dev eth0 &&
-                 ip -n box link set eth0 up && ip -n box route add default via 172.17.0.1");
-        let container = host.machine("box");
+        let container = host.container_network();
         let _container = (container.tcp_server(7000), container.udp_server(7000));
         host.ok(filter);
         host.ok("iptables -t nat -A PREROUTING -i eno1 -p tcp --dport 8080 -j DNAT --to 192.168.150.10:7000");
@@ -118,15 +79,15 @@ fn nat_guests_get_out_and_nothing_else_gets_in() {
         let bert = host.tap_machine("vnet1", "192.168.150.11/24", "192.168.150.1");
         let _annas = (anna.net().tcp_server(7000), anna.net().udp_server(7000));
         let before = (foreign(&host), rules(&host, false));
-        ok(&host, "natup", "lab", "vnet0");
-        ok(&host, "natup", "lab", "vnet1");
+        host.quiet_helper_on("lab", "natup", "vnet0");
+        host.quiet_helper_on("lab", "natup", "vnet1");
         let alias = &host.link("lab").unwrap()["ifalias"];
         assert_eq!(alias, "kvmnet:lab:forwarding:iptables");
-        reaches(&anna, OUTSIDE);
-        reaches(&bert, "192.168.150.10:7000");
+        anna.assert_reaches(OUTSIDE);
+        bert.assert_reaches("192.168.150.10:7000");
         // Where nobody drops it, it is the host that lets guests through to its other networks.
         if filter != ":" {
-            does_not_reach(&anna, "172.17.0.2:7000");
+            anna.assert_does_not_reach("172.17.0.2:7000");
         }
         let forwarded = host.outside().tcp_connect("10.0.0.11:8080", "hello", SOON);
         assert!(forwarded.is_ok(), "{forwarded:?}");
@@ -138,14 +99,14 @@ fn nat_guests_get_out_and_nothing_else_gets_in() {
         assert!(host.nft("ip", "kvmnet-lab").is_none());
         // A second run changes nothing, and sees nothing to change.
         let once = host.foreign();
-        ok(&host, "natup", "lab", "vnet0");
+        host.quiet_helper_on("lab", "natup", "vnet0");
         assert_same(&once, &host.foreign());
         assert_eq!(host.kvmnet_ok(&["reload"]), "lab: is as it should be\n");
         assert_eq!(rules(&host, false), before.1);
 
-        ok(&host, "natdown", "lab", "vnet0");
-        reaches(&bert, OUTSIDE);
-        ok(&host, "natdown", "lab", "vnet1");
+        host.quiet_helper_on("lab", "natdown", "vnet0");
+        bert.assert_reaches(OUTSIDE);
+        host.quiet_helper_on("lab", "natdown", "vnet1");
         nothing_left(&host);
         assert_same(&before.0, &foreign(&host));
         let log = host.syslog().join("\n");
@@ -167,12 +128,12 @@ fn routed_guests_and_the_outside_reach_each_other() {
         let anna = host.tap_machine("vnet0", "10.77.0.10/20", "10.77.0.1");
         let _annas = (anna.net().tcp_server(7000), anna.net().udp_server(7000));
         let before = foreign(&host);
-        ok(&host, "natup", "lab", "vnet0");
-        reaches(&anna, OUTSIDE);
+        host.quiet_helper_on("lab", "natup", "vnet0");
+        anna.assert_reaches(OUTSIDE);
         let inward = host.outside().tcp_connect("10.77.0.10:7000", "hello", SOON);
         assert!(inward.is_ok(), "{inward:?}");
         assert!(!rules(&host, true).contains("MASQUERADE"));
-        ok(&host, "natdown", "lab", "vnet0");
+        host.quiet_helper_on("lab", "natdown", "vnet0");
         nothing_left(&host);
         assert_same(&before, &foreign(&host));
     }
@@ -194,10 +155,10 @@ fn isolated_guests_reach_each_other_and_nothing_of_the_host() {
             let bert = host.tap_machine("vnet1", "10.99.0.11/24", "10.99.0.1");
             let _berts = (bert.net().tcp_server(7000), bert.net().udp_server(7000));
             let before = foreign(&host);
-            ok(&host, "natup", "lab", "vnet0");
-            ok(&host, "natup", "lab", "vnet1");
+            host.quiet_helper_on("lab", "natup", "vnet0");
+            host.quiet_helper_on("lab", "natup", "vnet1");
             host.ok("sysctl -qw net.ipv4.ip_forward=1");
-            reaches(&anna, "10.99.0.11:7000");
+            anna.assert_reaches("10.99.0.11:7000");
             // To the bridge's own address on the wire, whatever ARP says.
             let mac = host.link("lab").unwrap()["address"].as_str().unwrap().to_owned();
             host.ok(&format!(
@@ -217,9 +178,9 @@ fn isolated_guests_reach_each_other_and_nothing_of_the_host() {
                 });
             }
             assert!(ear.recv_from(&mut [0; 16]).is_err());
-            does_not_reach(&anna, OUTSIDE);
+            anna.assert_does_not_reach(OUTSIDE);
             for tap in ["vnet0", "vnet1"] {
-                ok(&host, "natdown", "lab", tap);
+                host.quiet_helper_on("lab", "natdown", tap);
             }
             nothing_left(&host);
             assert_same(&before, &foreign(&host));
@@ -250,17 +211,17 @@ fn two_networks_are_kept_apart() {
                     .map(|net| (net.tcp_server(7000), net.udp_server(7000)));
                 let _outside = (host.outside_tcp_server(7000), host.outside_udp_server(7000));
                 host.outside_ok("ip route add 10.77.0.0/20 via 10.0.0.11");
-                ok(&host, "natup", "lab", "vnet0");
-                ok(&host, "natup", "dmz", "vnet1");
-                reaches(&anna, OUTSIDE);
-                reaches(&bert, OUTSIDE);
+                host.quiet_helper_on("lab", "natup", "vnet0");
+                host.quiet_helper_on("dmz", "natup", "vnet1");
+                anna.assert_reaches(OUTSIDE);
+                bert.assert_reaches(OUTSIDE);
                 let port = |text: &str| format!("{}:7000", text.split('/').next().unwrap());
-                does_not_reach(&anna, &port(b.0));
-                does_not_reach(&bert, &port(a.0));
+                anna.assert_does_not_reach(&port(b.0));
+                bert.assert_does_not_reach(&port(a.0));
                 drop(servers);
-                ok(&host, "natdown", "lab", "vnet0");
-                reaches(&bert, OUTSIDE);
-                ok(&host, "natdown", "dmz", "vnet1");
+                host.quiet_helper_on("lab", "natdown", "vnet0");
+                bert.assert_reaches(OUTSIDE);
+                host.quiet_helper_on("dmz", "natdown", "vnet1");
                 nothing_left(&host);
             }
         }
@@ -305,10 +266,10 @@ fn what_is_damaged_is_put_back_and_nothing_else() {
                 let words = |text: &str| text.lines().filter(|line| line.starts_with("-A")).count();
                 assert_eq!(words(&rules(&host, false)), words(&others), "{damage}");
                 host.sh(damage);
-                ok(&host, "natup", "lab", "vnet0");
+                host.quiet_helper_on("lab", "natup", "vnet0");
                 assert_eq!(rules(&host, true), whole, "{variant}: {text}: {damage}");
             }
-            ok(&host, "natdown", "lab", "vnet0");
+            host.quiet_helper_on("lab", "natdown", "vnet0");
             nothing_left(&host);
         }
     }
@@ -327,10 +288,10 @@ fn the_firewall_changes_while_guests_run() {
         };
         file("auto");
         let anna = host.tap_machine("vnet0", "192.168.150.10/24", "192.168.150.1");
-        ok(&host, "natup", "lab", "vnet0");
+        host.quiet_helper_on("lab", "natup", "vnet0");
         for firewall in ["iptables", "nftables", "iptables", "none", "iptables", "auto"] {
             file(firewall);
-            ok(&host, "natup", "lab", "vnet0");
+            host.quiet_helper_on("lab", "natup", "vnet0");
             let is_in = (host.nft("ip", "kvmnet-lab").is_some(), !rules(&host, true).is_empty());
             let (nft, iptables) = match firewall {
                 "iptables" => (false, true),
@@ -341,13 +302,13 @@ fn the_firewall_changes_while_guests_run() {
             let alias = host.link("lab").unwrap()["ifalias"].as_str().unwrap().to_owned();
             assert_eq!(alias.ends_with(":iptables"), iptables, "{firewall}: {alias}");
             if firewall != "none" {
-                reaches(&anna, OUTSIDE);
+                anna.assert_reaches(OUTSIDE);
             }
-            ok(&host, "natup", "lab", "vnet0");
+            host.quiet_helper_on("lab", "natup", "vnet0");
         }
         // Released by the mark alone.
         file("iptables");
-        ok(&host, "natup", "lab", "vnet0");
+        host.quiet_helper_on("lab", "natup", "vnet0");
         host.ok("rm /etc/kvmnet/lab.toml");
         host.helper("natdown", &["vnet0"]).expect("natdown");
         nothing_left(&host);
@@ -360,24 +321,17 @@ fn rules_are_where_the_administrators_are() {
     let host = host_with("nft");
     host.describe("lab", NAT);
     let _tap = host.tap_on("lab", "vnet0");
-    let choose = |variant: &str| {
-        host.ok(&format!(
-            "for program in iptables ip6tables; do for ending in '' -save -restore; do
-                 ln -sf /usr/sbin/$program-{variant}$ending /etc/alternatives/$program$ending
-             done; done"
-        ));
-    };
     for variant in ["legacy", "nft", "legacy"] {
-        choose(variant);
-        ok(&host, "natup", "lab", "vnet0");
+        host.use_iptables(variant);
+        host.quiet_helper_on("lab", "natup", "vnet0");
         for of in VARIANTS {
             let has = host.ok(&format!("iptables-{of}-save 2>/dev/null")).contains("KVMNET-lab");
             assert_eq!(has, of == variant, "{of} after {variant} was chosen");
         }
     }
     // Found where they are, whatever is chosen by then.
-    choose("nft");
-    ok(&host, "ifdown", "lab", "vnet0");
+    host.use_iptables("nft");
+    host.quiet_helper_on("lab", "ifdown", "vnet0");
     nothing_left(&host);
 }
 
@@ -416,7 +370,7 @@ fn programs_that_are_missing() {
     let _tap = host.tap("vnet0");
     let refused = |name: &str, wanted: &str| {
         let before = host.foreign();
-        let output = helper(&host, name, "lab", "vnet0");
+        let output = host.run_helper_on("lab", name, "vnet0");
         assert_eq!(output.stderr, format!("kvmnet-{name}: vnet0: {wanted}\n"));
         assert_eq!(output.code, 1);
         assert_same(&before, &host.foreign());
@@ -429,12 +383,12 @@ fn programs_that_are_missing() {
     hide();
     refused("natup", &format!("not attached: {no_kvmnet}"));
     show();
-    ok(&host, "natup", "lab", "vnet0");
+    host.quiet_helper_on("lab", "natup", "vnet0");
     hide();
     refused("natdown", &format!("not released: {no_kvmnet}"));
     refused("ifdown", &format!("not released: {no_kvmnet}"));
     show();
-    ok(&host, "natdown", "lab", "vnet0");
+    host.quiet_helper_on("lab", "natdown", "vnet0");
     nothing_left(&host);
 
     let no_iptables = "not attached: cannot work on the rules with iptables: it is in none of \
@@ -447,7 +401,7 @@ fn programs_that_are_missing() {
     host.ok(
         "iptables -N SITE; nft add rule ip filter FORWARD ct state new counter meta priority 7",
     );
-    let output = helper(&host, "natup", "lab", "vnet0");
+    let output = host.run_helper_on("lab", "natup", "vnet0");
     println!("{}", output.stderr);
     assert!(output.code == 0 || output.stderr.contains("iptables: it says: "), "{output:?}");
 }
@@ -520,7 +474,7 @@ fn a_bridge_with_a_name_of_a_pattern() {
     let host = host_with("nft");
     host.describe("lab", &format!("bridge = \"lab+\"\n{NAT}"));
     let _tap = host.tap("vnet0");
-    let output = helper(&host, "natup", "lab", "vnet0");
+    let output = host.run_helper_on("lab", "natup", "vnet0");
     assert_eq!(
         output.stderr,
         "kvmnet-natup: vnet0: not attached: cannot make rules for lab+ with iptables: it gives a name like \

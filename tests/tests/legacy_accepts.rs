@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use kvmnet_tests::{Foreign, Host, TapMachine, assert_same, wait_until};
+use kvmnet_tests::{Foreign, Host, assert_same, wait_until};
 
 const SOON: Duration = Duration::from_secs(5);
 const SHORT: Duration = Duration::from_millis(700);
@@ -40,15 +40,6 @@ fn ours(host: &Host, program: &str) -> Vec<String> {
 const PROGRAMS: [&str; 4] =
     ["iptables-legacy", "ip6tables-legacy", "iptables-nft", "ip6tables-nft"];
 
-/// Has plain `iptables` be of that variant.
-fn choose(host: &Host, variant: &str) {
-    host.ok(&format!(
-        "for program in iptables ip6tables; do for ending in '' -save -restore; do
-             ln -sf /usr/sbin/$program-{variant}$ending /etc/alternatives/$program$ending
-         done; done"
-    ));
-}
-
 #[track_caller]
 fn no_rules_of_ours(host: &Host) {
     for program in PROGRAMS {
@@ -64,22 +55,6 @@ fn natup(host: &Host, tap: &str) {
 #[track_caller]
 fn natdown(host: &Host, tap: &str) {
     host.helper("natdown", &[tap]).expect(tap);
-}
-
-#[track_caller]
-fn reaches(machine: &TapMachine, to: &str) {
-    for answer in
-        [machine.net().tcp_connect(to, "hello", SOON), machine.net().udp_request(to, "hello", SOON)]
-    {
-        let is_good = answer.as_ref().is_ok_and(|answer| answer.ends_with("hello"));
-        assert!(is_good, "{to}: {answer:?}");
-    }
-}
-
-#[track_caller]
-fn does_not_reach(machine: &TapMachine, to: &str) {
-    assert!(machine.net().tcp_connect(to, "hello", SHORT).is_err(), "TCP to {to}");
-    assert!(machine.net().udp_request(to, "hello", SHORT).is_err(), "UDP to {to}");
 }
 
 fn foreign(host: &Host) -> Foreign {
@@ -110,8 +85,8 @@ fn nat_guests_get_out_and_nothing_else_gets_through() {
         let before = foreign(&host);
         natup(&host, "vnet0");
         natup(&host, "vnet1");
-        reaches(&anna, OUTSIDE);
-        reaches(&bert, "192.168.100.10:7000");
+        anna.assert_reaches(OUTSIDE);
+        bert.assert_reaches("192.168.100.10:7000");
         let forwarded = host.outside().tcp_connect("10.0.0.11:8080", "hello", SOON);
         assert!(forwarded.is_ok(), "{forwarded:?}");
         host.outside_ok("ip route add 192.168.100.0/24 via 10.0.0.11");
@@ -142,7 +117,7 @@ fn nat_guests_get_out_and_nothing_else_gets_through() {
         // Without them it was the firewall that kept the guests in.
         for put_back in ["natup", "reload"] {
             remove(&host, "iptables-legacy");
-            does_not_reach(&bert, OUTSIDE);
+            bert.assert_does_not_reach(OUTSIDE);
             let found = host.kvmnet(&["check"]);
             let lacks = format!(
                 "is not as it should be; kvmnet reload puts it right, as does the next \
@@ -153,7 +128,7 @@ fn nat_guests_get_out_and_nothing_else_gets_through() {
                 "natup" => natup(&host, "vnet1"),
                 _ => drop(host.kvmnet_ok(&["reload"])),
             }
-            reaches(&bert, OUTSIDE);
+            bert.assert_reaches(OUTSIDE);
             assert_eq!(ours(&host, "iptables-legacy"), OF_NAT);
         }
         // One of them.
@@ -166,7 +141,7 @@ fn nat_guests_get_out_and_nothing_else_gets_through() {
         assert_eq!(found, wanted);
 
         natdown(&host, "vnet0");
-        reaches(&bert, OUTSIDE);
+        bert.assert_reaches(OUTSIDE);
         natdown(&host, "vnet1");
         no_rules_of_ours(&host);
         host.assert_no_network();
@@ -183,7 +158,7 @@ fn both_variants_drop() {
         println!("{firewall}, {chosen}");
         let host = Host::new();
         let _servers = (host.outside_tcp_server(7000), host.outside_udp_server(7000));
-        choose(&host, chosen);
+        host.use_iptables(chosen);
         host.ok(&DOCKER.replace("-legacy", "-nft"));
         host.ok(POLICY);
         host.describe(
@@ -193,7 +168,7 @@ fn both_variants_drop() {
         let anna = host.tap_machine("vnet0", "192.168.100.10/24", "192.168.100.1");
         let before = foreign(&host);
         natup(&host, "vnet0");
-        reaches(&anna, OUTSIDE);
+        anna.assert_reaches(OUTSIDE);
         let rules = |program: &str| {
             let rules = ours(&host, program);
             assert!(!rules.is_empty(), "{program}");
@@ -210,9 +185,9 @@ fn both_variants_drop() {
         for variant in ["nft", "legacy"] {
             if firewall == "nftables" {
                 remove(&host, &format!("iptables-{variant}"));
-                does_not_reach(&anna, OUTSIDE);
+                anna.assert_does_not_reach(OUTSIDE);
                 natup(&host, "vnet0");
-                reaches(&anna, OUTSIDE);
+                anna.assert_reaches(OUTSIDE);
             }
         }
         natdown(&host, "vnet0");
@@ -226,7 +201,7 @@ fn both_variants_drop() {
 fn beside_chains_of_kvmnets() {
     for variant in ["nft", "legacy"] {
         let host = Host::new();
-        choose(&host, variant);
+        host.use_iptables(variant);
         host.ok(&POLICY.replace("legacy", variant));
         host.describe("lab", "mode = \"isolated\"\nfirewall = \"iptables\"\n");
         let _cell = host.tap_on("lab", "vnet1");
@@ -275,11 +250,11 @@ fn guests_on_the_administrators_bridge() {
     for (last, is_killed) in [("natdown", false), ("ifdown", false), ("gc", true)] {
         up("vnet0");
         up("vnet1");
-        reaches(&anna, "10.99.0.11:7000");
+        anna.assert_reaches("10.99.0.11:7000");
         host.ok("iptables-legacy -F FORWARD");
-        does_not_reach(&anna, "10.99.0.11:7000");
+        anna.assert_does_not_reach("10.99.0.11:7000");
         host.kvmnet_ok(&["reload"]);
-        reaches(&anna, "10.99.0.11:7000");
+        anna.assert_reaches("10.99.0.11:7000");
         natdown(&host, "vnet0");
         assert_eq!(both(), [wanted, wanted], "{last}");
         if is_killed {

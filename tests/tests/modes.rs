@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use kvmnet_core::model::{InterfaceName, ManagedNetwork, Mode, NetworkName};
 use kvmnet_core::plan;
-use kvmnet_tests::{Foreign, Host, Output, Tap, assert_same};
+use kvmnet_tests::{Foreign, Host, Tap, assert_same};
 
 const LIMIT: Duration = Duration::from_secs(60);
 const SOON: Duration = Duration::from_secs(10);
@@ -22,22 +22,11 @@ fn write(host: &Host, network: &str, text: &str) {
     host.write(format!("/etc/kvmnet/{network}.toml"), text);
 }
 
-fn helper(host: &Host, name: &str, network: &str, tap: &str) -> Output {
-    let mut command = host.command(&format!("/usr/libexec/kvmnet-{name}"));
-    host.spawn(command.arg(tap).env("KVMNET_NETWORK", network)).output(LIMIT)
-}
-
-#[track_caller]
-fn ok(host: &Host, name: &str, network: &str, tap: &str) {
-    let output = helper(host, name, network, tap);
-    assert_eq!((output.code, output.stderr.as_str(), output.stdout.as_str()), (0, "", ""));
-}
-
 /// Refused with exactly this line, and nothing changed.
 #[track_caller]
 fn refused(host: &Host, name: &str, network: &str, tap: &str, wanted: &str) {
     let before = host.foreign();
-    let output = helper(host, name, network, tap);
+    let output = host.run_helper_on(network, name, tap);
     assert_eq!(output.stderr, format!("kvmnet-{name}: {wanted}\n"));
     assert_eq!((output.code, output.stdout.as_str()), (1, ""));
     assert_same(&before, &host.foreign());
@@ -98,7 +87,7 @@ fn routed_is_an_address_forwarding_and_one_chain() {
     write(&host, "lab", ROUTED);
     assert_eq!(host.sysctl("net/ipv4/ip_forward"), "0");
     let before = foreign(&host);
-    ok(&host, "natup", "lab", "vnet0");
+    host.quiet_helper_on("lab", "natup", "vnet0");
     assert_eq!(host.ports("lab"), ["vnet0"]);
     assert_eq!(host.addresses("lab"), ["192.168.150.1/24"]);
     assert_eq!(host.sysctl("net/ipv4/ip_forward"), "1");
@@ -111,12 +100,12 @@ fn routed_is_an_address_forwarding_and_one_chain() {
     // Nothing that costs every packet a look-up, and nothing that changes an address.
     assert!(!table.contains("ct ") && !table.contains("masquerade"), "{table}");
     assert_same(&before, &foreign(&host));
-    ok(&host, "ifup", "lab", "vnet1");
+    host.quiet_helper_on("lab", "ifup", "vnet1");
     assert_eq!(host.ports("lab"), ["vnet0", "vnet1"]);
     assert_same(&before, &foreign(&host));
-    ok(&host, "natdown", "lab", "vnet0");
+    host.quiet_helper_on("lab", "natdown", "vnet0");
     assert!(host.nft("ip", "kvmnet-lab").is_some());
-    ok(&host, "natdown", "lab", "vnet1");
+    host.quiet_helper_on("lab", "natdown", "vnet1");
     assert!(host.link("lab").is_none() && host.nft("ip", "kvmnet-lab").is_none());
     assert_same(&before, &foreign(&host));
     let log = host.syslog().join("\n");
@@ -133,7 +122,7 @@ fn isolated_has_no_address_no_arp_no_ipv6_and_a_chain_that_drops_all() {
     write(&host, "lab", ISOLATED);
     let before = foreign(&host);
     let forwarding = host.ok("sysctl -a 2>/dev/null | grep forwarding");
-    ok(&host, "natup", "lab", "vnet0");
+    host.quiet_helper_on("lab", "natup", "vnet0");
     assert_eq!(host.ports("lab"), ["vnet0"]);
     let everything = host.ok("ip addr show dev lab; ip addr show dev vnet0");
     assert!(!everything.contains("inet"), "{everything}");
@@ -145,12 +134,12 @@ fn isolated_has_no_address_no_arp_no_ipv6_and_a_chain_that_drops_all() {
     assert!(host.nft("ip", "kvmnet-lab").is_none());
     assert_eq!(host.sysctl("net/ipv4/ip_forward"), "0");
     assert_same(&before, &foreign(&host));
-    ok(&host, "ifup", "lab", "vnet1");
+    host.quiet_helper_on("lab", "ifup", "vnet1");
     let once = host.foreign();
-    ok(&host, "natup", "lab", "vnet0");
+    host.quiet_helper_on("lab", "natup", "vnet0");
     assert_same(&once, &host.foreign());
-    ok(&host, "natdown", "lab", "vnet0");
-    ok(&host, "natdown", "lab", "vnet1");
+    host.quiet_helper_on("lab", "natdown", "vnet0");
+    host.quiet_helper_on("lab", "natdown", "vnet1");
     assert!(host.link("lab").is_none() && host.nft("netdev", "kvmnet-lab").is_none());
     assert_same(&before, &foreign(&host));
     assert_eq!(host.ok("sysctl -a 2>/dev/null | grep forwarding"), forwarding);
@@ -168,7 +157,7 @@ fn frames_to_link_local_addresses_do_not_get_round_the_isolation() {
     let host = Host::new();
     let tap = host.tap("vnet0");
     write(&host, "lab", ISOLATED);
-    ok(&host, "natup", "lab", "vnet0");
+    host.quiet_helper_on("lab", "natup", "vnet0");
     let socket = host.net().enter(|| UdpSocket::bind(("0.0.0.0", 7000)).unwrap());
     socket.set_read_timeout(Some(SILENCE)).unwrap();
     let mut heard = Vec::new();
@@ -236,31 +225,31 @@ fn forwarding_in_its_three_values() {
         write(&host, "lab", &text("interfaces"));
         let of = |link: &str| host.sysctl(&format!("net/ipv4/conf/{link}/forwarding"));
         let before = foreign(&host);
-        ok(&host, "natup", "lab", "vnet0");
+        host.quiet_helper_on("lab", "natup", "vnet0");
         assert_eq!(host.sysctl("net/ipv4/ip_forward"), "0");
         let forwards = ["lab", "eno1", "nic1", "nic2", "vnet0", "default"].map(of);
         assert_eq!(forwards, ["1", "1", "1", "0", "0", "0"]);
         assert_same(&before, &foreign(&host));
         // Repaired, too.
         host.ok("echo 0 >/proc/sys/net/ipv4/conf/lab/forwarding; echo 0 >/proc/sys/net/ipv4/conf/nic1/forwarding");
-        ok(&host, "natup", "lab", "vnet0");
+        host.quiet_helper_on("lab", "natup", "vnet0");
         assert_eq!([of("lab"), of("nic1")], ["1", "1"]);
-        ok(&host, "natdown", "lab", "vnet0");
+        host.quiet_helper_on("lab", "natdown", "vnet0");
 
         host.ok("sysctl -w net.ipv4.ip_forward=1");
         write(&host, "lab", &text("never"));
-        ok(&host, "natup", "lab", "vnet0");
+        host.quiet_helper_on("lab", "natup", "vnet0");
         // With the guest on it, turned off by somebody: said, and the guest stays as it is.
         host.ok("sysctl -w net.ipv4.ip_forward=0");
-        let output = helper(&host, "natup", "lab", "vnet0");
+        let output = host.run_helper_on("lab", "natup", "vnet0");
         assert!(output.stderr.contains("forwarding = \"never\""), "{output:?}");
         assert_eq!(host.ports("lab"), ["vnet0"]);
-        ok(&host, "natdown", "lab", "vnet0");
+        host.quiet_helper_on("lab", "natdown", "vnet0");
 
         write(&host, "lab", &text("global"));
-        ok(&host, "natup", "lab", "vnet0");
+        host.quiet_helper_on("lab", "natup", "vnet0");
         assert_eq!(host.sysctl("net/ipv4/ip_forward"), "1");
-        ok(&host, "natdown", "lab", "vnet0");
+        host.quiet_helper_on("lab", "natdown", "vnet0");
         assert_eq!(host.sysctl("net/ipv4/ip_forward"), "1");
     }
 }
@@ -277,19 +266,19 @@ fn mtu_is_that_of_bridge_and_taps() {
                 .map(|link| host.link(link).unwrap()["mtu"].as_u64().unwrap())
                 .collect::<Vec<_>>()
         };
-        ok(&host, "natup", "lab", "vnet0");
+        host.quiet_helper_on("lab", "natup", "vnet0");
         assert_eq!(mtus(&["lab", "vnet0"]), [9000, 9000]);
         host.ok("ip link set lab mtu 1400");
-        ok(&host, "natup", "lab", "vnet1");
+        host.quiet_helper_on("lab", "natup", "vnet1");
         assert_eq!(mtus(&["lab", "vnet0", "vnet1"]), [9000, 9000, 9000]);
-        ok(&host, "natdown", "lab", "vnet0");
-        ok(&host, "natdown", "lab", "vnet1");
+        host.quiet_helper_on("lab", "natdown", "vnet0");
+        host.quiet_helper_on("lab", "natdown", "vnet1");
         assert!(host.link("lab").is_none() && host.nft_tables().is_empty());
         for mtu in [68, 65521] {
             write(&host, "lab", &format!("{mode}mtu = {mtu}\n"));
-            ok(&host, "natup", "lab", "vnet0");
+            host.quiet_helper_on("lab", "natup", "vnet0");
             assert_eq!(mtus(&["lab", "vnet0"]), [mtu, mtu]);
-            ok(&host, "natdown", "lab", "vnet0");
+            host.quiet_helper_on("lab", "natdown", "vnet0");
         }
     }
 }
@@ -304,7 +293,7 @@ fn without_a_firewall_there_is_no_table() {
         write(&host, "lab", &format!("{mode}firewall = \"none\"\n"));
         // One of ours that is there already, such as from a saved ruleset.
         host.ok("nft add table ip kvmnet-lab; nft add table netdev kvmnet-lab; nft add table inet kvmnet-lab");
-        ok(&host, "natup", "lab", "vnet0");
+        host.quiet_helper_on("lab", "natup", "vnet0");
         assert_eq!(host.ports("lab"), ["vnet0"]);
         assert!(
             host.nft("ip", "kvmnet-lab").is_none() && host.nft("netdev", "kvmnet-lab").is_none()
@@ -313,15 +302,15 @@ fn without_a_firewall_there_is_no_table() {
         host.ok("nft delete table inet kvmnet-lab");
         // From rules to none while the network is up, and back.
         write(&host, "lab", mode);
-        ok(&host, "natup", "lab", "vnet0");
+        host.quiet_helper_on("lab", "natup", "vnet0");
         assert_eq!(
             host.nft_tables().iter().filter(|table| table.ends_with("kvmnet-lab")).count(),
             1
         );
         write(&host, "lab", &format!("{mode}firewall = \"none\"\n"));
-        ok(&host, "natup", "lab", "vnet0");
+        host.quiet_helper_on("lab", "natup", "vnet0");
         assert!(!host.nft_tables().iter().any(|table| table.ends_with("kvmnet-lab")));
-        ok(&host, "natdown", "lab", "vnet0");
+        host.quiet_helper_on("lab", "natdown", "vnet0");
         assert!(host.link("lab").is_none());
         assert_same(&before, &foreign(&host));
     }
@@ -334,23 +323,23 @@ fn the_isolated_bridge_is_deleted_behind_our_back() {
     let _tap = host.tap("vnet0");
     write(&host, "lab", ISOLATED);
     let before = foreign(&host);
-    ok(&host, "natup", "lab", "vnet0");
+    host.quiet_helper_on("lab", "natup", "vnet0");
     let whole = host.foreign();
     host.ok("ip link del lab");
     // Whatever the kernel makes of a chain without its device: natup makes it whole...
     let left = host.nft("netdev", "kvmnet-lab");
-    ok(&host, "natup", "lab", "vnet0");
+    host.quiet_helper_on("lab", "natup", "vnet0");
     let diff = whole.diff(&host.foreign());
     assert!(diff.is_empty(), "left was {left:?}\n{diff}");
     // ...and any down clears it away.
     host.ok("ip link del lab");
-    ok(&host, "natdown", "lab", "vnet9");
+    host.quiet_helper_on("lab", "natdown", "vnet9");
     assert!(host.nft_tables().is_empty());
     assert_same(&before, &foreign(&host));
     // Made anew by somebody, under the same name, and with our chain hanging nowhere.
-    ok(&host, "natup", "lab", "vnet0");
+    host.quiet_helper_on("lab", "natup", "vnet0");
     host.ok("ip link del lab && ip link add lab type bridge");
-    let output = helper(&host, "natup", "lab", "vnet0");
+    let output = host.run_helper_on("lab", "natup", "vnet0");
     assert!(
         output.stderr.contains("lab: is not kvmnet's and carries no IPv4 address"),
         "{output:?}"
@@ -363,7 +352,7 @@ fn a_table_that_hangs_on_another_device() {
     let host = Host::bare();
     let _tap = host.tap("vnet0");
     write(&host, "lab", ISOLATED);
-    ok(&host, "natup", "lab", "vnet0");
+    host.quiet_helper_on("lab", "natup", "vnet0");
     let whole = host.foreign();
     for damage in [
         "nft delete table netdev kvmnet-lab && nft add table netdev kvmnet-lab && nft add chain netdev \
@@ -376,7 +365,7 @@ fn a_table_that_hangs_on_another_device() {
          kvmnet-lab ingress",
     ] {
         host.ok(damage);
-        ok(&host, "natup", "lab", "vnet0");
+        host.quiet_helper_on("lab", "natup", "vnet0");
         let diff = whole.diff(&host.foreign());
         assert!(diff.is_empty(), "not repaired: {damage}\n{diff}");
     }
@@ -433,20 +422,20 @@ fn natup_puts_back_whatever_is_missing_in_each_mode() {
         let host = Host::new();
         let (_tap0, _tap1) = (host.tap("vnet0"), host.tap("vnet1"));
         write(&host, "lab", mode);
-        ok(&host, "natup", "lab", "vnet0");
-        ok(&host, "natup", "lab", "vnet1");
+        host.quiet_helper_on("lab", "natup", "vnet0");
+        host.quiet_helper_on("lab", "natup", "vnet1");
         let whole = host.foreign();
         for damage in damages.concat() {
             host.ok(damage);
             let damaged = host.foreign();
             assert!(!whole.diff(&damaged).is_empty(), "no damage: {damage}");
-            let output = helper(&host, "natup", "lab", "vnet0");
+            let output = host.run_helper_on("lab", "natup", "vnet0");
             let diff = whole.diff(&host.foreign());
             if !output.success() || !diff.is_empty() {
                 failures.push(format!("{mode}{damage}: {output:?}\n{diff}"));
                 host.ok("ip link del lab; nft delete table ip kvmnet-lab; nft delete table netdev kvmnet-lab; :");
-                ok(&host, "natup", "lab", "vnet0");
-                ok(&host, "natup", "lab", "vnet1");
+                host.quiet_helper_on("lab", "natup", "vnet0");
+                host.quiet_helper_on("lab", "natup", "vnet1");
             }
         }
     }
@@ -459,7 +448,7 @@ fn an_address_on_an_isolated_bridge_is_refused() {
     let host = Host::bare();
     let (_tap0, _tap1) = (host.tap("vnet0"), host.tap("vnet1"));
     write(&host, "lab", ISOLATED);
-    ok(&host, "natup", "lab", "vnet0");
+    host.quiet_helper_on("lab", "natup", "vnet0");
     host.ok("ip addr add 10.3.0.1/24 dev lab");
     refused(
         &host,
@@ -470,7 +459,7 @@ fn an_address_on_an_isolated_bridge_is_refused() {
          away: ip address flush dev lab, or stop the guests of network lab first",
     );
     host.ok("ip address flush dev lab");
-    ok(&host, "natup", "lab", "vnet1");
+    host.quiet_helper_on("lab", "natup", "vnet1");
 }
 
 /// Another subnet while a guest is on the network.
@@ -479,9 +468,9 @@ fn the_address_changes_between_two_runs() {
     let host = Host::new();
     let (_tap0, _tap1) = (host.tap("vnet0"), host.tap("vnet1"));
     write(&host, "lab", NAT);
-    ok(&host, "natup", "lab", "vnet0");
+    host.quiet_helper_on("lab", "natup", "vnet0");
     write(&host, "lab", "address = \"192.168.151.1/24\"");
-    let output = helper(&host, "natup", "lab", "vnet1");
+    let output = host.run_helper_on("lab", "natup", "vnet1");
     // The guests of the old subnet keep their way out, or the start is refused: what must not be
     // is a bridge with both addresses and rules for one of them.
     let (addresses, table) = (host.addresses("lab"), host.nft("ip", "kvmnet-lab").unwrap());
@@ -500,9 +489,9 @@ fn the_bridge_changes_between_two_runs() {
         let host = Host::new();
         let (_tap0, _tap1) = (host.tap("vnet0"), host.tap("vnet1"));
         write(&host, "lab", mode);
-        ok(&host, "natup", "lab", "vnet0");
+        host.quiet_helper_on("lab", "natup", "vnet0");
         write(&host, "lab", &format!("{mode}bridge = \"lab2\""));
-        let output = helper(&host, "natup", "lab", "vnet1");
+        let output = host.run_helper_on("lab", "natup", "vnet1");
         let ruleset = host.ok("nft list ruleset");
         let rules_of = |bridge: &str| ruleset.contains(&format!("\"{bridge}\""));
         assert_eq!(host.ports("lab"), ["vnet0"]);
@@ -535,13 +524,13 @@ fn only_the_network_that_nobody_uses_goes() {
     let before = others(&host);
     for (name, text) in networks {
         write(&host, name, text);
-        ok(&host, "natup", name, &format!("t-{name}"));
+        host.quiet_helper_on(name, "natup", &format!("t-{name}"));
     }
     assert_same(&before, &others(&host));
     let mut left: Vec<&str> = networks.iter().map(|(name, _)| *name).collect();
     for gone in ["two", "four", "one", "three"] {
         let whole = host.foreign();
-        ok(&host, "natdown", gone, &format!("t-{gone}"));
+        host.quiet_helper_on(gone, "natdown", &format!("t-{gone}"));
         left.retain(|name| *name != gone);
         let without = |state: Foreign| {
             state
@@ -567,11 +556,11 @@ fn only_the_network_that_nobody_uses_goes() {
     // Two networks that a killed VM each left: one down of anybody's clears both.
     for (name, tap) in [("one", "k1"), ("four", "k4")] {
         let killed = host.tap(tap);
-        ok(&host, "natup", name, tap);
+        host.quiet_helper_on(name, "natup", tap);
         drop(killed);
     }
     assert!(host.link("one").is_some() && host.link("four").is_some());
-    ok(&host, "natdown", "three", "t-three");
+    host.quiet_helper_on("three", "natdown", "t-three");
     assert_same(&before, &others(&host));
     assert!(host.link("one").is_none() && host.link("four").is_none());
 }
@@ -642,7 +631,7 @@ fn bridged_by_file_is_the_administrators_bridge() {
         ip link add brlan type bridge && ip link set eno1 master brlan && ip link set brlan up
         ip addr flush dev eno1 && ip addr add 10.0.0.11/24 dev brlan && ip route add default via 10.0.0.1
     ");
-    let output = helper(&host, "natup", "lab", "vnet0");
+    let output = host.run_helper_on("lab", "natup", "vnet0");
     assert_eq!(output.code, 1);
     assert!(output.stderr.starts_with("kvmnet-natup: br1: there is no such bridge"), "{output:?}");
     assert!(
@@ -669,20 +658,20 @@ fn bridged_by_file_with_every_helper() {
         for down in ["natdown", "ifdown"] {
             // By name, and by the taps.
             for network in ["lab", ""] {
-                ok(&host, up, network, "vnet0");
-                ok(&host, up, network, "vnet1");
+                host.quiet_helper_on(network, up, "vnet0");
+                host.quiet_helper_on(network, up, "vnet1");
                 assert_eq!(host.ports("br1"), ["eno1", "vnet0", "vnet1"]);
                 assert_eq!(host.link("vnet0").unwrap()["mtu"], 9000);
                 assert_same(&before, &tapless());
-                ok(&host, down, network, "vnet0");
-                ok(&host, down, network, "vnet1");
+                host.quiet_helper_on(network, down, "vnet0");
+                host.quiet_helper_on(network, down, "vnet1");
                 assert_eq!(host.ports("br1"), ["eno1"]);
                 assert_same(&before, &tapless());
             }
         }
     }
     // Without the file natdown can't know that it was natup's: ifdown does it, and natdown says so.
-    ok(&host, "natup", "lab", "vnet0");
+    host.quiet_helper_on("lab", "natup", "vnet0");
     host.ok("rm /etc/kvmnet/lab.toml");
     refused(
         &host,
@@ -691,7 +680,7 @@ fn bridged_by_file_with_every_helper() {
         "vnet0",
         "vnet0: is a port of br1, which is not kvmnet's; release it with kvmnet-ifdown vnet0",
     );
-    ok(&host, "ifdown", "lab", "vnet0");
+    host.quiet_helper_on("lab", "ifdown", "vnet0");
     assert_same(&before, &tapless());
 }
 
@@ -701,7 +690,7 @@ fn forwarding_of_the_interfaces_carries_packets() {
     let host = Host::new();
     let machine = host.tap_machine("vnet0", "192.168.150.10/24", "192.168.150.1");
     write(&host, "lab", &format!("{NAT}forwarding = \"interfaces\""));
-    ok(&host, "natup", "lab", "vnet0");
+    host.quiet_helper_on("lab", "natup", "vnet0");
     let _server = host.outside_tcp_server(7001);
     let answer = machine.net().tcp_connect("203.0.113.1:7001", "hello", SOON).expect("it forwards");
     assert!(answer.starts_with("10.0.0.11:"), "{answer}");

@@ -6,49 +6,34 @@ use std::time::{Duration, Instant};
 use kvmnet_core::LockError;
 use kvmnet_core::kernel::{Kernel, KernelError, System};
 use kvmnet_core::model::{
-    AcceptsChange, BridgedNetwork, BridgedView, FilterView, Firewall, ForwardChain, HostView,
-    InterfaceName, Link, LinkChange, ManagedNetwork, ManagedView, Match, NetworkName, ReleaseView,
-    RulesState, Step, Table, TableId, TableState, Variant, owner_of,
+    AcceptsChange, BridgedNetwork, BridgedView, Firewall, ForwardChain, HostView, InterfaceName,
+    Link, LinkChange, ManagedNetwork, ManagedView, Match, NetworkName, ReleaseView, RulesState,
+    Step, Table, TableId, TableState, Variant, owner_of,
 };
 use kvmnet_core::plan::{self, Surroundings};
 use kvmnet_core::process;
 
 use crate::accepts;
 use crate::listing::{FORWARD, Listing};
+use crate::look::{BRIEFLY, FILTER, Look};
 use crate::programs::{Family, Program};
 use crate::script::script;
 use crate::wanted::{Wanted, wanted};
 
-/// The table that forwards, or doesn't.
-const FILTER: &str = "filter";
 /// How often a change of accepts is tried on a table that others keep changing.
 const ATTEMPTS: usize = 4;
 /// For how long it is tried again.
 const RETRIES: Duration = Duration::from_secs(1);
-/// How long to wait for others that work on iptables-legacy, in seconds: for both families less than
-/// those wait that wait for our lock.
-const BRIEFLY: u32 = 2;
-
 /// The network namespace that the process is in, with the tables of iptables.
 pub struct Iptables {
     system: System,
-    /// What the last look has found.
-    found: Vec<Found>,
-    /// Whether tables that may hold rules of kvmnet's could not be listed at the last look.
-    incomplete: bool,
-    /// Why iptables-legacy's filter, which is in use, could not be listed at the last look.
-    unread: Option<String>,
+    /// The last look.
+    look: Look,
     /// What makes of a network's rules what they should be, by the last look for that network.
     prepared: Option<(NetworkName, Vec<(Program, String)>)>,
     /// kvmnet's bridges, and the networks whose rules could not be taken away.
     bridges: Vec<(NetworkName, u32)>,
     stuck: Vec<NetworkName>,
-}
-
-struct Found {
-    program: Program,
-    table: &'static str,
-    listing: Listing,
 }
 
 impl Iptables {
@@ -59,9 +44,7 @@ impl Iptables {
     pub fn open() -> Result<Self, KernelError> {
         Ok(Self {
             system: System::open()?,
-            found: Vec::new(),
-            incomplete: false,
-            unread: None,
+            look: Look::default(),
             prepared: None,
             bridges: Vec::new(),
             stuck: Vec::new(),
@@ -91,9 +74,9 @@ impl Iptables {
         if !process::may_change_network() {
             return Ok(view);
         }
-        self.look_at_legacy_filters();
-        view.legacy_unread = self.unread.take();
-        let dropping = self.legacy_filters().filter(|(_, listing)| listing.drops());
+        self.look = Look::at_legacy_filters();
+        view.legacy_unread = self.look.unread.take();
+        let dropping = self.look.legacy_filters().filter(|(_, listing)| listing.drops());
         let chains = dropping.map(|(family, listing)| ForwardChain {
             variant: Variant::Legacy,
             table: TableId { family: family.number(), name: FILTER.to_owned() },
@@ -101,7 +84,7 @@ impl Iptables {
             by_policy: listing.drops_by_policy(),
         });
         view.dropping_chains.get_or_insert_default().extend(chains);
-        view.filters.get_or_insert_default().extend(self.legacy_views());
+        view.filters.get_or_insert_default().extend(self.look.legacy_views());
         Ok(view)
     }
 
@@ -134,94 +117,11 @@ impl Iptables {
     /// # Errors
     /// [`KernelError`] where the kernel doesn't answer.
     pub fn networks(&mut self) -> Result<Vec<NetworkName>, KernelError> {
-        self.look(false)?;
-        let mut networks: Vec<NetworkName> =
-            self.found.iter().flat_map(|found| found.listing.networks()).collect();
+        self.look = Look::at_chains(&mut self.system, false)?;
+        let mut networks: Vec<NetworkName> = self.look.networks().collect();
         networks.sort_unstable();
         networks.dedup();
         Ok(networks)
-    }
-
-    /// Lists the tables that hold rules of kvmnet's, of either variant; `whole`: also those that the
-    /// host's own programs work on, whatever they hold.
-    fn look(&mut self, whole: bool) -> Result<(), KernelError> {
-        self.found.clear();
-        self.incomplete = false;
-        self.unread = None;
-        for family in Family::ALL {
-            let chains = self.system.chain_names(family.number())?;
-            let legacy = family.legacy_tables();
-            let chosen = if whole { Program::chosen(family).ok() } else { None };
-            for variant in Variant::ALL {
-                let is_chosen = chosen.as_ref().is_some_and(|chosen| chosen.variant == variant);
-                for &table in family.tables() {
-                    let has_chain = |fits: fn(&str) -> bool| {
-                        chains.iter().any(|(its, chain)| its == table && fits(chain))
-                    };
-                    let matters = match variant {
-                        Variant::Nft => {
-                            has_chain(|chain| crate::listing::network_of(chain).is_some())
-                                || is_chosen && has_chain(|_| true)
-                        }
-                        Variant::Legacy => legacy.iter().any(|name| name == table),
-                    };
-                    if !matters {
-                        continue;
-                    }
-                    let listed = Program::of(family, variant)
-                        .and_then(|program| Ok((program.list(table)?, program)));
-                    match listed {
-                        Ok((listing, program)) => {
-                            self.found.push(Found { program, table, listing });
-                        }
-                        Err(error) if is_chosen => return Err(error),
-                        Err(error) => {
-                            log::debug!("{error}");
-                            self.incomplete = true;
-                            if (variant, table) == (Variant::Legacy, FILTER) {
-                                self.unread = Some(error.to_string());
-                            }
-                        }
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Lists nothing but the filters of iptables-legacy, and of these those in use: to ask for one
-    /// would make it. A host without any has no program started.
-    fn look_at_legacy_filters(&mut self) {
-        self.found.clear();
-        self.unread = None;
-        for family in Family::ALL {
-            if !family.legacy_tables().iter().any(|table| table == FILTER) {
-                continue;
-            }
-            let listed = Program::of(family, Variant::Legacy)
-                .and_then(|program| Ok((program.list_within(FILTER, BRIEFLY)?, program)));
-            match listed {
-                Ok((listing, program)) => {
-                    self.found.push(Found { program, table: FILTER, listing });
-                }
-                // What can't be understood stops nobody's guest.
-                Err(error) => self.unread = Some(error.to_string()),
-            }
-        }
-    }
-
-    /// Those that the last look has found.
-    fn legacy_filters(&self) -> impl Iterator<Item = (Family, &Listing)> {
-        let is_legacy_filter =
-            |found: &&Found| found.program.variant == Variant::Legacy && found.table == FILTER;
-        let found = self.found.iter().filter(is_legacy_filter);
-        found.map(|found| (found.program.family, &found.listing))
-    }
-
-    fn legacy_views(&self) -> Vec<FilterView> {
-        self.legacy_filters()
-            .map(|(family, listing)| accepts::filter_view(family, listing))
-            .collect()
     }
 
     /// What a network's guests have to get past in iptables-legacy as well; and where they need
@@ -232,7 +132,7 @@ impl Iptables {
         network: &ManagedNetwork,
     ) -> Result<(), KernelError> {
         let was_dropped = view.filters.iter().any(|filter| filter.drops);
-        view.filters.extend(self.legacy_views());
+        view.filters.extend(self.look.legacy_views());
         if network.firewall == Firewall::Iptables {
             for filter in &mut view.filters {
                 let chosen = Program::chosen(Family::of_number(filter.family));
@@ -264,7 +164,7 @@ impl Iptables {
         let mut result = Ok(());
         let begin = Instant::now();
         for _ in 0..ATTEMPTS {
-            if !family.legacy_tables().iter().any(|table| table == FILTER) {
+            if !family.has_legacy(FILTER) {
                 return Ok(());
             }
             let Some(script) = accepts::script(change, &program.list_within(FILTER, BRIEFLY)?)
@@ -278,15 +178,6 @@ impl Iptables {
             }
         }
         result
-    }
-
-    fn listing(&self, program: &Program, table: &str) -> Option<&Listing> {
-        let found = self.found.iter().find(|found| {
-            found.program.family == program.family
-                && found.program.variant == program.variant
-                && found.table == table
-        });
-        found.map(|found| &found.listing)
     }
 
     /// Compares a network's rules with what they should be, and prepares what that takes.
@@ -305,9 +196,9 @@ impl Iptables {
                 Err(_) => {}
             }
         }
-        self.look(true)?;
+        self.look = Look::at_chains(&mut self.system, true)?;
         let filter = |program: &Program| {
-            let listing = self.listing(program, "filter").cloned().unwrap_or_default();
+            let listing = self.look.listing(program, FILTER).cloned().unwrap_or_default();
             (program.family, listing)
         };
         let filters: Vec<(Family, Listing)> = chosen.iter().map(filter).collect();
@@ -333,24 +224,20 @@ impl Iptables {
         };
         for program in &chosen {
             for &table in program.family.tables() {
-                let found = self.listing(program, table).cloned().unwrap_or_default();
+                let found = self.look.listing(program, table).cloned().unwrap_or_default();
                 add(program, script(name, table, &found, of(program, table)));
             }
         }
-        for found in self.found.iter().filter(|found| !chosen.contains(&found.program)) {
+        for found in self.look.found.iter().filter(|found| !chosen.contains(&found.program)) {
             add(&found.program, script(name, found.table, &found.listing, None));
         }
-        let state = match (scripts.is_empty(), self.has(name)) {
+        let state = match (scripts.is_empty(), self.look.has(name)) {
             (true, _) => TableState::AsWanted,
             (false, true) => TableState::Different,
             (false, false) => TableState::Absent,
         };
         self.prepared = Some((name.clone(), scripts));
         Ok(state)
-    }
-
-    fn has(&self, network: &NetworkName) -> bool {
-        self.found.iter().any(|found| found.listing.networks().any(|name| name == *network))
     }
 
     fn install(&self, id: &TableId) -> Result<(), KernelError> {
@@ -366,31 +253,18 @@ impl Iptables {
     fn remove(&mut self, id: &TableId) -> Result<(), KernelError> {
         let Some(network) = id.network() else { return Ok(()) };
         let mut result = Ok(());
-        for found in &self.found {
+        for found in &self.look.found {
             if let Some(script) = script(&network, found.table, &found.listing, None) {
                 result = result.and(found.program.restore(&script));
             }
         }
-        if self.incomplete && !self.has(&network) {
-            result = result.and(self.find_fault());
+        if self.look.incomplete && !self.look.has(&network) {
+            result = result.and(Look::fault());
         }
         if result.is_err() {
             self.stuck.push(network);
         }
         result
-    }
-
-    /// What kept the last look from being complete.
-    fn find_fault(&self) -> Result<(), KernelError> {
-        for family in Family::ALL {
-            for variant in Variant::ALL {
-                let program = Program::of(family, variant)?;
-                for table in family.tables() {
-                    program.list(table)?;
-                }
-            }
-        }
-        Ok(())
     }
 
     /// A bridge whose rules are still there says so by its mark, and stays.
@@ -416,7 +290,7 @@ impl Kernel for Iptables {
     const HAS_IPTABLES: bool = true;
 
     fn unread(&self) -> Option<String> {
-        self.unread.clone()
+        self.look.unread.clone()
     }
 
     fn lock(&mut self) -> Result<Self::Lock, LockError> {
@@ -432,8 +306,8 @@ impl Kernel for Iptables {
         // Only frames that come to iptables can be dropped by it.
         let bridge = view.named.as_ref().or(view.default_route.as_ref());
         if self.system.filters_frames(bridge) {
-            self.look_at_legacy_filters();
-            view.filters.extend(self.legacy_views());
+            self.look = Look::at_legacy_filters();
+            view.filters.extend(self.look.legacy_views());
         }
         Ok(view)
     }
@@ -456,9 +330,9 @@ impl Kernel for Iptables {
         if is_here {
             view.table = self.prepare(network, view.bridge.as_ref())?;
         } else if view.other_tables.iter().any(TableId::is_in_iptables) {
-            self.look(false)?;
+            self.look = Look::at_chains(&mut self.system, false)?;
         } else {
-            self.look_at_legacy_filters();
+            self.look = Look::at_legacy_filters();
         }
         self.add_legacy(&mut view, network)?;
         Ok(view)
@@ -469,8 +343,8 @@ impl Kernel for Iptables {
         tap: Option<&InterfaceName>,
         known: &[NetworkName],
     ) -> Result<ReleaseView, KernelError> {
-        self.look(false)?;
-        let mut view = self.system.release_view_with(tap, known, self.legacy_views())?;
+        self.look = Look::at_chains(&mut self.system, false)?;
+        let mut view = self.system.release_view_with(tap, known, self.look.legacy_views())?;
         self.stuck.clear();
         self.bridges = view
             .bridges
@@ -478,9 +352,9 @@ impl Kernel for Iptables {
             .filter_map(|bridge| Some((owner_of(&bridge.link, known)?.network, bridge.link.index)))
             .collect();
         // A mark says what may be there, the look what is.
-        let may_be_unseen = self.incomplete;
+        let may_be_unseen = self.look.incomplete;
         view.tables.retain(|table| !table.is_in_iptables() || may_be_unseen);
-        for network in self.found.iter().flat_map(|found| found.listing.networks()) {
+        for network in self.look.networks() {
             let id = TableId::in_iptables(&network);
             if !view.tables.contains(&id) {
                 view.tables.push(id);

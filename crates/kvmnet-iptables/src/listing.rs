@@ -2,9 +2,8 @@
 
 use std::collections::HashMap;
 
-use kvmnet_core::model::NetworkName;
+use kvmnet_core::model::{CHAIN_PREFIX, NetworkName};
 
-const PREFIX: &str = "KVMNET-";
 /// The chain that all that is forwarded comes by.
 pub const FORWARD: &str = "FORWARD";
 /// Made by Docker for rules of others, and left alone by it from then on.
@@ -35,14 +34,14 @@ impl Purpose {
     /// The name of a network's chain: of the 28 bytes that there may be it takes 27 at the most.
     #[must_use]
     pub fn chain(self, network: &NetworkName) -> String {
-        format!("{PREFIX}{network}{}", self.ending())
+        format!("{CHAIN_PREFIX}{network}{}", self.ending())
     }
 }
 
 /// The network whose chain that is; none where it is somebody else's.
 #[must_use]
 pub fn network_of(chain: &str) -> Option<NetworkName> {
-    let rest = chain.strip_prefix(PREFIX)?;
+    let rest = chain.strip_prefix(CHAIN_PREFIX)?;
     let name = Purpose::ALL.into_iter().find_map(|purpose| rest.strip_suffix(purpose.ending()))?;
     NetworkName::parse(name)
 }

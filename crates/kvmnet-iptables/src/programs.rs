@@ -2,12 +2,11 @@
 //! other variant where rules may be left in it.
 
 use std::ffi::OsStr;
-use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use kvmnet_core::kernel::KernelError;
+use kvmnet_core::kernel::{KernelError, legacy_tables};
 use kvmnet_core::model::Variant;
 
 use crate::listing::Listing;
@@ -64,16 +63,10 @@ impl Family {
         if number == Self::Ipv4.number() { Self::Ipv4 } else { Self::Ipv6 }
     }
 
-    /// The tables that the older interface of the kernel has in use here. To ask for one by its
-    /// program would make it.
+    /// Whether iptables-legacy has that table in use here.
     #[must_use]
-    pub fn legacy_tables(self) -> Vec<String> {
-        let file = match self {
-            Self::Ipv4 => "/proc/net/ip_tables_names",
-            Self::Ipv6 => "/proc/net/ip6_tables_names",
-        };
-        let names = fs::read_to_string(file).unwrap_or_default();
-        names.lines().map(str::to_owned).collect()
+    pub fn has_legacy(self, table: &str) -> bool {
+        legacy_tables(self.number()).iter().any(|name| name == table)
     }
 }
 

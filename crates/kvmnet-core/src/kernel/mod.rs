@@ -15,6 +15,7 @@ mod sysctl;
 mod system;
 
 pub use error::KernelError;
+pub use sysctl::legacy_tables;
 pub use system::System;
 
 use crate::model::{

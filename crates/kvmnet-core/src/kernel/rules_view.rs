@@ -6,11 +6,8 @@ use nix::errno::Errno;
 
 use super::nftables::FoundTable;
 use super::socket::Socket;
-use super::{KernelError, System, nftables, sysctl};
+use super::{KernelError, System, legacy_tables, nftables};
 use crate::model::{FilterView, ManagedNetwork, Table, TableId, TableState};
-
-/// firewalld's table, of family inet.
-const FIREWALLD: &str = "firewalld";
 
 /// What is there of a network's rules.
 pub(super) struct RulesView {
@@ -114,11 +111,13 @@ impl System {
         &mut self,
         tables: &[FoundTable],
     ) -> Result<Vec<FilterView>, KernelError> {
-        self.met_firewalld |= tables.iter().any(|table| table.id.name == FIREWALLD);
-        self.met_others |= tables.iter().any(|table| table.id.name == FIREWALLD)
-            || sysctl::has_legacy_table(nftables::FILTER_TABLE);
+        self.met_firewalld |= tables.iter().any(|table| table.id.is_firewalld());
+        let families = [libc::NFPROTO_IPV4, libc::NFPROTO_IPV6].map(|family| family as u8);
+        let is_filter = |table: &String| table == nftables::FILTER_TABLE;
+        self.met_legacy |=
+            families.iter().any(|&family| legacy_tables(family).iter().any(is_filter));
         let mut filters = Vec::new();
-        for family in [libc::NFPROTO_IPV4, libc::NFPROTO_IPV6].map(|family| family as u8) {
+        for family in families {
             let is_filter = |table: &FoundTable| {
                 table.id.family == family && table.id.name == nftables::FILTER_TABLE
             };

@@ -48,12 +48,13 @@ fn filters_frames_of(program: &str) -> Option<bool> {
     Some(value.first() != Some(&b'0'))
 }
 
-/// Whether xtables-legacy has that table in use, for either family.
-pub(super) fn has_legacy_table(table: &str) -> bool {
-    ["ip_tables_names", "ip6_tables_names"].iter().any(|file| {
-        let names = fs::read_to_string(format!("/proc/self/net/{file}")).unwrap_or_default();
-        names.lines().any(|name| name == table)
-    })
+/// The tables that xtables-legacy has in use for this family (`NFPROTO_IPV4` or `NFPROTO_IPV6`). To ask
+/// for one by its program would make it.
+#[must_use]
+pub fn legacy_tables(family: u8) -> Vec<String> {
+    let file = if i32::from(family) == libc::NFPROTO_IPV4 { "ip" } else { "ip6" };
+    let path = format!("/proc/self/net/{file}_tables_names");
+    fs::read_to_string(path).unwrap_or_default().lines().map(str::to_owned).collect()
 }
 
 /// Writes 1. Where that fails and 1 is there already, all is well.

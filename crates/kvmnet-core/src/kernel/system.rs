@@ -31,11 +31,11 @@ const INDEXES: u32 = 1_000_000;
 pub struct System {
     pub(super) route: Socket,
     pub(super) netfilter: Option<Socket>,
-    /// Whether firewalls were met that are told other than by netlink.
-    pub(super) met_others: bool,
-    /// Whether firewalld's rules were met.
+    /// Whether firewalld's rules were met, which is told over D-Bus.
     pub(super) met_firewalld: bool,
-    /// Whether they are left as they are.
+    /// Whether a filter of iptables-legacy was met, which is told by its programs.
+    pub(super) met_legacy: bool,
+    /// Whether both are left as they are.
     leaves_others: bool,
 }
 
@@ -50,8 +50,8 @@ impl System {
         Ok(Self {
             route,
             netfilter: None,
-            met_others: false,
             met_firewalld: false,
+            met_legacy: false,
             leaves_others: false,
         })
     }
@@ -280,7 +280,7 @@ impl Kernel for System {
     const HAS_IPTABLES: bool = false;
 
     fn leaves_something(&self) -> bool {
-        self.met_others && !self.leaves_others
+        (self.met_firewalld || self.met_legacy) && !self.leaves_others
     }
 
     fn lock(&mut self) -> Result<Lock, LockError> {

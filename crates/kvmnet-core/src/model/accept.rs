@@ -50,6 +50,15 @@ impl Variant {
     /// Both.
     pub const ALL: [Self; 2] = [Self::Nft, Self::Legacy];
 
+    /// The firewall whose commands show what is there.
+    #[must_use]
+    pub fn firewall(self) -> &'static str {
+        match self {
+            Self::Nft => "nftables",
+            Self::Legacy => "iptables-legacy",
+        }
+    }
+
     /// The program that lists rules of this variant and family.
     #[must_use]
     pub fn program(self, family: u8) -> &'static str {

@@ -10,6 +10,10 @@ use super::{InterfaceName, NetworkName};
 /// Every table of ours begins so, and every table that begins so is ours: the names are reserved.
 pub(crate) const TABLE_PREFIX: &str = "kvmnet-";
 
+/// The table that firewalld has its rules in, of family inet.
+const FIREWALLD: &str = "firewalld";
+/// How the names of a network's chains in the tables of iptables begin; reserved, too.
+pub const CHAIN_PREFIX: &str = "KVMNET-";
 /// The family of what is no nftables table but chains in the tables of iptables (`NFPROTO_UNSPEC`).
 const IPTABLES: u8 = 0;
 
@@ -53,8 +57,8 @@ impl TableId {
     #[must_use]
     pub fn command(&self, is_nat: bool) -> String {
         match self.network().filter(|_| self.is_in_iptables()) {
-            Some(network) if is_nat => format!("iptables -t nat -S KVMNET-{network}-POST"),
-            Some(network) => format!("iptables -S KVMNET-{network}-FWD"),
+            Some(network) if is_nat => format!("iptables -t nat -S {CHAIN_PREFIX}{network}-POST"),
+            Some(network) => format!("iptables -S {CHAIN_PREFIX}{network}-FWD"),
             None => format!("nft list table {self}"),
         }
     }
@@ -63,9 +67,15 @@ impl TableId {
     #[must_use]
     pub fn describe(&self) -> String {
         match self.network().filter(|_| self.is_in_iptables()) {
-            Some(network) => format!("the chains KVMNET-{network}-* of iptables"),
+            Some(network) => format!("the chains {CHAIN_PREFIX}{network}-* of iptables"),
             None => format!("table {self}"),
         }
+    }
+
+    /// Whether it is firewalld's.
+    #[must_use]
+    pub fn is_firewalld(&self) -> bool {
+        self.name == FIREWALLD
     }
 
     /// Whether the table's name is one of those reserved for kvmnet.

@@ -119,6 +119,13 @@ impl HostView {
         ports
     }
 
+    /// Whether a bridge of that name has guests: taps that some program holds.
+    #[must_use]
+    pub fn has_guests(&self, bridge: &InterfaceName) -> bool {
+        let ports = self.link(bridge).map(|bridge| self.ports_of(bridge)).unwrap_or_default();
+        ports.iter().any(|port| port.is_tap() && port.keeps_alive())
+    }
+
     /// kvmnet's bridges, and whose each is.
     pub fn own_bridges(&self, known: &[NetworkName]) -> impl Iterator<Item = (&Link, Mark)> {
         self.links.iter().filter_map(|link| Some((link, owner_of(link, known)?)))

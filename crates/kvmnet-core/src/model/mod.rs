@@ -13,7 +13,9 @@ mod view;
 mod zone;
 
 pub use accept::{AcceptOwner, AcceptsChange, FilterView, FoundAccept, RuleId, RulePlace, Variant};
-pub use firewall::{Chain, Hook, Match, Policy, Protocol, Rule, Table, TableId, Verdict};
+pub use firewall::{
+    CHAIN_PREFIX, Chain, Hook, Match, Policy, Protocol, Rule, Table, TableId, Verdict,
+};
 pub use host::{ForwardChain, HostForwarding, HostRoute, HostView, RulesState};
 pub use link::{ALL_GROUPS, BRIDGE_GROUP, Inet6, Link, LinkKind};
 pub use mac::Mac;

@@ -1,20 +1,17 @@
 //! firewalld: guests whose bridge is in no zone that lets them through, and isn't put into one.
 
-use kvmnet_core::model::{InterfaceName, Network, TableId, ZoneName, ZoneView};
+use kvmnet_core::model::{Network, ZoneName, ZoneView};
 use kvmnet_core::plan;
 
 use super::Finding;
 use crate::gather::{Described, Gathered};
 use crate::kernel::Whole;
 
-/// firewalld's table.
-const TABLE: &str = "firewalld";
-
 /// Looks at the zone of each network's bridge. What only a reload of kvmnet's is missing for is found
 /// with the networks that are up.
 pub fn find(kernel: &mut Whole, seen: &Gathered) -> Vec<Finding> {
     let mut chains = seen.host.dropping_chains.iter().flatten();
-    if !chains.any(|chain| is_its(&chain.table)) {
+    if !chains.any(|chain| chain.table.is_firewalld()) {
         return Vec::new();
     }
     let mut findings = Vec::new();
@@ -42,11 +39,6 @@ pub fn find(kernel: &mut Whole, seen: &Gathered) -> Vec<Finding> {
     findings
 }
 
-/// Whether a table is its.
-pub fn is_its(table: &TableId) -> bool {
-    table.name == TABLE
-}
-
 fn judge(
     described: &Described,
     wanted: Option<&ZoneName>,
@@ -61,7 +53,7 @@ fn judge(
     let why = match (wanted, current) {
         (Some(zone), _) if !is_known => plan::unknown_zone(zone),
         (Some(zone), _) if is_bridged && current.as_deref() != Some(zone.as_str()) => {
-            return has_guests(bridge, seen).then(|| {
+            return seen.host.has_guests(bridge).then(|| {
                 Finding::Warning(format!(
                     "network {network}: {bridge} is not in firewalld's zone {zone}, which the \
                      network's file names; kvmnet reload puts it there"
@@ -82,9 +74,4 @@ fn judge(
     Some(Finding::Warning(format!(
         "network {network}: firewalld does not let its guests through: {why}"
     )))
-}
-
-fn has_guests(bridge: &InterfaceName, seen: &Gathered) -> bool {
-    let ports = seen.host.link(bridge).map(|bridge| seen.host.ports_of(bridge)).unwrap_or_default();
-    ports.iter().any(|port| port.is_tap() && port.keeps_alive())
 }

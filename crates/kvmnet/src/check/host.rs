@@ -4,7 +4,7 @@
 use ipnet::Ipv4Net;
 use kvmnet_core::Chain;
 use kvmnet_core::model::{
-    Firewall, ForwardChain, InterfaceName, LinkKind, ManagedNetwork, Network, Variant, owner_of,
+    Firewall, ForwardChain, InterfaceName, LinkKind, ManagedNetwork, Network, owner_of,
 };
 use kvmnet_core::ops;
 use kvmnet_core::plan::{Purpose, Refusal};
@@ -110,8 +110,8 @@ fn covering_route(network: &ManagedNetwork, seen: &Gathered) -> Option<Finding> 
 /// Firewalls that let through only what they name, and that kvmnet adds nothing to.
 fn firewalls(seen: &Gathered) -> Vec<Finding> {
     let mut findings = Vec::new();
-    for ForwardChain { table, chain, by_policy, .. } in others(seen) {
-        let why = if *by_policy { "by its policy" } else { "by its last rule" };
+    for found in others(seen) {
+        let (ForwardChain { table, chain, .. }, why) = (found, why(found));
         let frames = match seen.host.bridge_netfilter {
             Some(true) => ", and frames from guest to guest (br_netfilter is on)",
             _ => "",
@@ -140,12 +140,9 @@ fn left_to_the_administrator(seen: &Gathered) -> Vec<Finding> {
     let own = |chain: &&&ForwardChain| chain.is_iptables();
     hands_off
         .flat_map(|described| {
-            chains.iter().filter(own).map(|ForwardChain { variant, table, chain, by_policy }| {
-                let why = if *by_policy { "by its policy" } else { "by its last rule" };
-                let firewall = match variant {
-                    Variant::Nft => "nftables",
-                    Variant::Legacy => "iptables-legacy",
-                };
+            chains.iter().filter(own).map(|found| {
+                let ForwardChain { table, chain, .. } = found;
+                let (firewall, why) = (found.variant.firewall(), why(found));
                 Finding::Warning(format!(
                     "network {}: {firewall} chain {table} {chain} lets through only what it names, \
                      {why}, and firewall = \"none\" keeps kvmnet from naming the guests",
@@ -156,10 +153,15 @@ fn left_to_the_administrator(seen: &Gathered) -> Vec<Finding> {
         .collect()
 }
 
+/// What of it drops.
+fn why(chain: &ForwardChain) -> &'static str {
+    if chain.by_policy { "by its policy" } else { "by its last rule" }
+}
+
 /// Not iptables' own, where kvmnet adds what the guests need; nor firewalld's, which has zones.
 fn others(seen: &Gathered) -> impl Iterator<Item = &ForwardChain> {
     let chains = seen.host.dropping_chains.iter().flatten();
     chains.filter(|chain| {
-        !chain.is_iptables() && !firewalld::is_its(&chain.table) && !chain.table.is_reserved()
+        !chain.is_iptables() && !chain.table.is_firewalld() && !chain.table.is_reserved()
     })
 }

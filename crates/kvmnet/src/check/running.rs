@@ -107,10 +107,7 @@ fn bridges_of_others(kernel: &mut Whole, seen: &Gathered) -> Vec<Finding> {
 fn accepts_for_nobody(seen: &Gathered, up: &[NetworkName]) -> Vec<Finding> {
     let is_for_nobody = |accept: &&FoundAccept| match &accept.owner {
         AcceptOwner::Network(network) => !up.contains(network),
-        AcceptOwner::Bridge(bridge) => {
-            let ports = seen.host.link(bridge).map(|bridge| seen.host.ports_of(bridge));
-            !ports.unwrap_or_default().iter().any(|port| port.is_tap() && port.keeps_alive())
-        }
+        AcceptOwner::Bridge(bridge) => !seen.host.has_guests(bridge),
     };
     let finding = |filter: &FilterView| {
         let count = filter.accepts.iter().filter(is_for_nobody).count();

@@ -2,11 +2,11 @@
 
 use kvmnet_core::model::{
     AcceptOwner, Firewall, ForwardChain, Forwarding, HostView, Link, LinkKind, ManagedNetwork,
-    Mark, Mode, Network, RulesState, TableId, Variant,
+    Mark, Mode, Network, RulesState, TableId,
 };
 
 use super::model::{
-    BridgeStatus, ChainStatus, ForwardingStatus, HolderStatus, HostStatus, LEGACY, NetworkStatus,
+    BridgeStatus, ChainStatus, ForwardingStatus, HolderStatus, HostStatus, NetworkStatus,
     PortStatus, RulesStatus, RulesWord, State, Status, VERSION,
 };
 use crate::gather::{Described, Gathered};
@@ -46,10 +46,7 @@ fn dropping_chains(host: &HostView) -> Option<Vec<ChainStatus>> {
         chains
             .filter(|chain| !chain.table.is_reserved())
             .map(|chain| ChainStatus {
-                firewall: match chain.variant {
-                    Variant::Nft => "nftables",
-                    Variant::Legacy => LEGACY,
-                },
+                firewall: chain.variant.firewall(),
                 chain: format!("{} {}", chain.table, chain.chain),
                 opened_for: opened_for(chain, host),
             })

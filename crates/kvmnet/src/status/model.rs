@@ -6,8 +6,6 @@ use serde::Serialize;
 
 /// The version of this form.
 pub const VERSION: u32 = 1;
-/// The firewall that nftables shows nothing of.
-pub const LEGACY: &str = "iptables-legacy";
 
 /// The whole.
 #[derive(Debug, Serialize)]
@@ -39,7 +37,7 @@ pub struct HostStatus {
 /// A chain of another firewall that lets through only what it names.
 #[derive(Debug, Serialize)]
 pub struct ChainStatus {
-    /// `nftables`, iptables-nft's own chains among it, or [`LEGACY`].
+    /// `nftables`, iptables-nft's own chains among it, or `iptables-legacy`.
     pub firewall: &'static str,
     /// Family, table and name, as nft has them.
     pub chain: String,

@@ -1,8 +1,8 @@
 //! The tables of `kvmnet status`.
 
-use super::model::{
-    HolderStatus, HostStatus, LEGACY, NetworkStatus, PortStatus, RulesWord, State, Status,
-};
+use kvmnet_core::model::Variant;
+
+use super::model::{HolderStatus, HostStatus, NetworkStatus, PortStatus, RulesWord, State, Status};
 use crate::print::{BAD, FAINT, GOOD, HEAD, WARNING, columns, styled};
 
 const NOTHING: &str = "-";
@@ -125,9 +125,12 @@ pub fn filtering(host: &HostStatus) -> String {
     let chains = host.dropping_chains.iter().flatten();
     chains
         .map(|chain| {
-            let names = match chain.firewall {
-                LEGACY => plain(&format!("{LEGACY} {}", chain.chain)),
-                _ => plain(&chain.chain),
+            // What nftables shows nothing of.
+            let legacy = Variant::Legacy.firewall();
+            let names = if chain.firewall == legacy {
+                plain(&format!("{legacy} {}", chain.chain))
+            } else {
+                plain(&chain.chain)
             };
             match chain.opened_for.join(", ") {
                 opened if opened.is_empty() => {

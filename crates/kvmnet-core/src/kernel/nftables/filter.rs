@@ -16,8 +16,8 @@ use crate::kernel::KernelError;
 use crate::kernel::attributes::{Attributes, read_be32, read_string};
 use crate::kernel::socket::{Batch, Socket};
 use crate::model::{
-    AcceptOwner, AcceptsChange, FilterView, ForwardChain, FoundAccept, RuleId, RulePlace, TableId,
-    Variant,
+    AcceptOwner, AcceptsChange, CHAIN_PREFIX, FilterView, ForwardChain, FoundAccept, RuleId,
+    RulePlace, TableId, Variant,
 };
 
 /// The table's name.
@@ -25,9 +25,6 @@ pub(in crate::kernel) const TABLE: &str = "filter";
 const FORWARD: &str = "FORWARD";
 /// Made by Docker for rules of others, and left alone by it from then on.
 const DOCKER_USER: &str = "DOCKER-USER";
-
-/// Of a network's chains in the tables of iptables, which come before accepts of others.
-const OWN_CHAINS: &str = "KVMNET-";
 
 /// How often a change is tried on a ruleset that others keep changing.
 const ATTEMPTS: usize = 32;
@@ -351,7 +348,7 @@ impl Found {
 
     fn leads_to_kvmnets(&self) -> bool {
         let target = self.unconditional();
-        matches!(target, Some(Expression::Jump { chain, .. }) if chain.starts_with(OWN_CHAINS))
+        matches!(target, Some(Expression::Jump { chain, .. }) if chain.starts_with(CHAIN_PREFIX))
     }
 
     /// What it is of ours. Rules that don't accept are nobody's but the administrator's, whatever

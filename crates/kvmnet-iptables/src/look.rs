@@ -1,0 +1,161 @@
+//! Looking at the tables of iptables, of both variants.
+
+use kvmnet_core::kernel::{KernelError, System, legacy_tables};
+use kvmnet_core::model::{FilterView, NetworkName, Variant};
+
+use crate::accepts;
+use crate::listing::{Listing, network_of};
+use crate::programs::{Family, Program};
+
+/// The table that forwards, or doesn't.
+pub const FILTER: &str = "filter";
+/// How long to wait for others that work on iptables-legacy, in seconds: for both families less than
+/// those wait that wait for our lock.
+pub const BRIEFLY: u32 = 2;
+
+/// What one look has found.
+#[derive(Default)]
+pub struct Look {
+    /// The tables that were listed.
+    pub found: Vec<Found>,
+    /// Whether tables that may hold rules of kvmnet's could not be.
+    pub incomplete: bool,
+    /// Why iptables-legacy's filter, which is in use, could not be.
+    pub unread: Option<String>,
+}
+
+/// A table that was listed.
+pub struct Found {
+    /// By which program.
+    pub program: Program,
+    /// Its name.
+    pub table: &'static str,
+    /// What it holds.
+    pub listing: Listing,
+}
+
+impl Look {
+    /// Lists the tables that hold rules of kvmnet's, of either variant; `whole`: also those that the
+    /// host's own programs work on, whatever they hold.
+    ///
+    /// # Errors
+    /// [`KernelError`] where the kernel, or the host's own program, doesn't answer.
+    pub fn at_chains(system: &mut System, whole: bool) -> Result<Self, KernelError> {
+        let mut look = Self::default();
+        for family in Family::ALL {
+            let chains = system.chain_names(family.number())?;
+            let legacy = legacy_tables(family.number());
+            let chosen = if whole { Program::chosen(family).ok() } else { None };
+            for variant in Variant::ALL {
+                let is_chosen = chosen.as_ref().is_some_and(|chosen| chosen.variant == variant);
+                for &table in family.tables() {
+                    let has_chain = |fits: fn(&str) -> bool| {
+                        chains.iter().any(|(its, chain)| its == table && fits(chain))
+                    };
+                    let matters = match variant {
+                        Variant::Nft => {
+                            has_chain(|chain| network_of(chain).is_some())
+                                || is_chosen && has_chain(|_| true)
+                        }
+                        Variant::Legacy => legacy.iter().any(|name| name == table),
+                    };
+                    if !matters {
+                        continue;
+                    }
+                    let listed = Program::of(family, variant)
+                        .and_then(|program| Ok((program.list(table)?, program)));
+                    match listed {
+                        Ok((listing, program)) => {
+                            look.found.push(Found { program, table, listing });
+                        }
+                        Err(error) if is_chosen => return Err(error),
+                        Err(error) => {
+                            log::debug!("{error}");
+                            look.incomplete = true;
+                            if (variant, table) == (Variant::Legacy, FILTER) {
+                                look.unread = Some(error.to_string());
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        Ok(look)
+    }
+
+    /// Lists nothing but the filters of iptables-legacy, and of these those in use: to ask for one
+    /// would make it. A host without any has no program started.
+    #[must_use]
+    pub fn at_legacy_filters() -> Self {
+        let mut look = Self::default();
+        for family in Family::ALL {
+            if !family.has_legacy(FILTER) {
+                continue;
+            }
+            let listed = Program::of(family, Variant::Legacy)
+                .and_then(|program| Ok((program.list_within(FILTER, BRIEFLY)?, program)));
+            match listed {
+                Ok((listing, program)) => {
+                    look.found.push(Found { program, table: FILTER, listing });
+                }
+                // What can't be understood stops nobody's guest.
+                Err(error) => look.unread = Some(error.to_string()),
+            }
+        }
+        look
+    }
+
+    /// The filters of iptables-legacy that were found.
+    pub fn legacy_filters(&self) -> impl Iterator<Item = (Family, &Listing)> {
+        let is_legacy_filter =
+            |found: &&Found| found.program.variant == Variant::Legacy && found.table == FILTER;
+        let found = self.found.iter().filter(is_legacy_filter);
+        found.map(|found| (found.program.family, &found.listing))
+    }
+
+    /// The same, as what accepts are planned by.
+    #[must_use]
+    pub fn legacy_views(&self) -> Vec<FilterView> {
+        self.legacy_filters()
+            .map(|(family, listing)| accepts::filter_view(family, listing))
+            .collect()
+    }
+
+    /// What a program's table holds, where it was listed.
+    #[must_use]
+    pub fn listing(&self, program: &Program, table: &str) -> Option<&Listing> {
+        let found = self.found.iter().find(|found| {
+            found.program.family == program.family
+                && found.program.variant == program.variant
+                && found.table == table
+        });
+        found.map(|found| &found.listing)
+    }
+
+    /// The networks that have chains of their own, some more than once.
+    pub fn networks(&self) -> impl Iterator<Item = NetworkName> {
+        self.found.iter().flat_map(|found| found.listing.networks())
+    }
+
+    /// Whether a network has any.
+    #[must_use]
+    pub fn has(&self, network: &NetworkName) -> bool {
+        self.networks().any(|name| name == *network)
+    }
+
+    /// What keeps a look from being complete.
+    ///
+    /// # Errors
+    /// [`KernelError::Iptables`]: that.
+    pub fn fault() -> Result<(), KernelError> {
+        for family in Family::ALL {
+            for variant in Variant::ALL {
+                let program = Program::of(family, variant)?;
+                for table in family.tables() {
+                    program.list(table)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
