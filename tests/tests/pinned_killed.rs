@@ -64,7 +64,7 @@ impl Scene {
             mend(&format!("{program:?}, killed before {name} number {number}"));
         }
         println!("{program:?}: killed before {killed} of {} system calls", calls.len());
-        assert!(killed + 3 > calls.len(), "{killed} of {}", calls.len());
+        assert!(killed + 3 > calls.len(), "{killed} of {}: {calls:?}", calls.len());
     }
 }
 
