@@ -19,6 +19,11 @@ TARGET     ?= $(or $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p'),$(shel
 HELPERS    := ifup ifdown natup natdown
 UNITS      := kvmnet-reload.service kvmnet-reload@.service kvmnet-reload-commands.path \
               kvmnet-reload-commands.service
+# What wants which unit: links in DIRECTORY.wants, so that nothing needs to be enabled. Who doesn't want
+# one masks it.
+FIREWALL_SERVICES := nftables firewalld iptables ip6tables netfilter-persistent ufw docker
+WANTS      := paths.target:kvmnet-reload-commands.path \
+              $(foreach name,$(FIREWALL_SERVICES),$(name).service:kvmnet-reload@$(name).service)
 CARGO_OUT  := $(or $(CARGO_TARGET_DIR),target)
 RELEASE    := $(CARGO_OUT)/$(TARGET)/release
 # What the tests and the demo run: an installed tree, at its real paths.
@@ -26,6 +31,7 @@ STAGE      := target/stage
 MAN_PAGES  := $(wildcard docs/man/*.[58])
 # Where each shell looks for completions, beside the man pages.
 SHARE      := $(patsubst %/man,%,$(MANDIR))
+DOCDIR     ?= $(SHARE)/doc/kvmnet
 COMPLETIONS := bash:bash-completion/completions/kvmnet zsh:zsh/site-functions/_kvmnet \
                fish:fish/vendor_completions.d/kvmnet.fish
 # Its zones and policies, as DIRECTORY/FILE.
@@ -34,12 +40,15 @@ SOURCES    := $(shell find crates -name '*.rs' -o -name Cargo.toml) Cargo.toml C
 
 .DEFAULT_GOAL := build
 .PHONY: help build test demo lint install uninstall clean require-cargo binaries setup firewalls \
-        systemd-guest
+        systemd-guest deb rpm test-packages
 
 help:
 	@echo 'make build      build the programs: static, stripped, in $(RELEASE)'
 	@echo 'make demo       two real guests on the default NAT network, in namespaces of their own'
 	@echo 'make test       the whole test suite (as root)'
+	@echo 'make deb        build a package for Debian and Ubuntu, in target/packages'
+	@echo 'make rpm        build one for Fedora, EL and openSUSE, in target/packages'
+	@echo 'make test-packages  build both, and try them in roots of their own (as root)'
 	@echo 'make lint       formatting and clippy, warnings as errors'
 	@echo 'make install    install programs, man pages, completions, units, zones of firewalld'
 	@echo 'make uninstall  remove what install installed'
@@ -52,13 +61,19 @@ help:
 	@echo '  MANDIR ($(MANDIR))  man pages; completions and the JSON schema go beside it'
 	@echo '  FIREWALLDDIR ($(FIREWALLDDIR))  zones and policies for firewalld'
 	@echo '  UNITDIR ($(UNITDIR))  the units $(UNITS)'
-	@echo '  SYSCONFDIR ($(SYSCONFDIR))  nothing goes there yet'
+	@echo '  DOCDIR ($(DOCDIR))  README, guides, licences'
+	@echo '  SYSCONFDIR ($(SYSCONFDIR))  examples of network files, in kvmnet/'
 
 require-cargo:
 	@command -v $(CARGO) >/dev/null || { echo 'kvmnet needs Rust 1.85 or newer (cargo): apt-get install cargo on Debian 13, or https://rustup.rs' >&2; exit 1; }
 
+# Where the crates lie must not show in what is built from them: the same bytes for everybody.
+REMAP      := --remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)=/cargo
+
 binaries: require-cargo
-	KVMNET_BINDIR='$(BINDIR)' $(CARGO) build --release --locked --target $(TARGET) -p kvmnet-helpers -p kvmnet
+	KVMNET_BINDIR='$(BINDIR)' $(CARGO) build --release --locked --target $(TARGET) \
+	    --config 'target.$(TARGET).rustflags=["$(REMAP)"]' -p kvmnet-helpers -p kvmnet
+	@CARGO='$(CARGO)' packaging/third-party '$(TARGET)' >$(RELEASE)/third-party.txt
 
 build: binaries
 	@rm -rf $(STAGE)
@@ -85,19 +100,34 @@ install-files:
 	$(INSTALL) -d '$(DESTDIR)$(SHARE)/kvmnet'
 	$(INSTALL) -m 644 docs/status.schema.json '$(DESTDIR)$(SHARE)/kvmnet/'
 	for page in $(MAN_PAGES); do \
-	    $(INSTALL) -m 644 $$page '$(DESTDIR)$(MANDIR)'/man$${page##*.}/ || exit 1; \
+	    place='$(DESTDIR)$(MANDIR)'/man$${page##*.}/; \
+	    if [ -L $$page ]; then cp -Pf $$page "$$place"; else $(INSTALL) -m 644 $$page "$$place"; fi || exit 1; \
 	done
 	$(INSTALL) -d '$(DESTDIR)$(FIREWALLDDIR)/zones' '$(DESTDIR)$(FIREWALLDDIR)/policies'
 	for file in $(FIREWALLD); do \
 	    $(INSTALL) -m 644 packaging/firewalld/$$file '$(DESTDIR)$(FIREWALLDDIR)'/$$file || exit 1; \
 	done
 	$(INSTALL) -d '$(DESTDIR)$(UNITDIR)'
+	$(INSTALL) -d '$(DESTDIR)$(SYSCONFDIR)/kvmnet'
+	$(INSTALL) -m 644 packaging/examples/*.toml.example '$(DESTDIR)$(SYSCONFDIR)/kvmnet/'
+	$(INSTALL) -d '$(DESTDIR)$(DOCDIR)/docs'
+	$(INSTALL) -m 644 README.md CHANGELOG.md LICENSE '$(DESTDIR)$(DOCDIR)/'
+	$(INSTALL) -m 644 docs/*.md '$(DESTDIR)$(DOCDIR)/docs/'
+	$(INSTALL) -m 644 $(RELEASE)/third-party.txt '$(DESTDIR)$(DOCDIR)/'
 	for unit in $(UNITS); do \
 	    sed 's|@BINDIR@|$(BINDIR)|' packaging/systemd/$$unit >'$(DESTDIR)$(UNITDIR)'/$$unit && \
 	    chmod 644 '$(DESTDIR)$(UNITDIR)'/$$unit || exit 1; \
 	done
+	for pair in $(WANTS); do \
+	    wants='$(DESTDIR)$(UNITDIR)'/$${pair%%:*}.wants unit=$${pair#*:}; \
+	    case $$unit in *@*) of=$${unit%@*}@.service ;; *) of=$$unit ;; esac; \
+	    $(INSTALL) -d "$$wants" && ln -sf ../$$of "$$wants/$$unit" || exit 1; \
+	done
 
 uninstall:
+	rm -rf '$(DESTDIR)$(DOCDIR)'
+	rm -f $(foreach file,$(notdir $(wildcard packaging/examples/*)),'$(DESTDIR)$(SYSCONFDIR)/kvmnet/$(file)')
+	rm -f $(foreach pair,$(WANTS),'$(DESTDIR)$(UNITDIR)/$(subst :,.wants/,$(pair))')
 	rm -f $(foreach unit,$(UNITS),'$(DESTDIR)$(UNITDIR)/$(unit)')
 	rm -f $(foreach helper,$(HELPERS),'$(DESTDIR)$(LIBEXECDIR)/kvmnet-$(helper)')
 	rm -f '$(DESTDIR)$(BINDIR)/kvmnet' '$(DESTDIR)$(SHARE)/kvmnet/status.schema.json' $(foreach completion,$(COMPLETIONS),'$(DESTDIR)$(SHARE)/$(lastword $(subst :, ,$(completion)))')
@@ -124,6 +154,14 @@ test: firewalls systemd-guest build
 lint: require-cargo
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked --target $(TARGET) -- -D warnings
+
+# The packages, from what git has of this tree; they come into target/packages.
+deb rpm: require-cargo
+	@packaging/build $@
+
+# Both, installed, upgraded and removed in roots of their own, with a real guest.
+test-packages: setup deb rpm
+	@tests/packages
 
 clean:
 	$(CARGO) clean
