@@ -153,7 +153,7 @@ test: firewalls systemd-guest build
 
 lint: require-cargo
 	$(CARGO) fmt --all --check
-	$(CARGO) clippy --workspace --all-targets --locked --target $(TARGET) -- -D warnings
+	$(CARGO) clippy --workspace --all-targets --all-features --locked --target $(TARGET) -- -D warnings
 
 # The packages, from what git has of this tree; they come into target/packages.
 deb rpm: require-cargo
@@ -161,7 +161,8 @@ deb rpm: require-cargo
 
 # Both, installed, upgraded and removed in roots of their own, with a real guest.
 test-packages: setup deb rpm
-	@tests/packages
+	@tests/package-root
+	$(CARGO) test --locked --target $(TARGET) -p kvmnet-tests --features packages --test packages
 
 clean:
 	$(CARGO) clean

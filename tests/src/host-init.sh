@@ -1,6 +1,7 @@
 # Makes a private host out of fresh network, mount and pid namespaces, then becomes the process
 # whose end is theirs.  $1: the staged tree, or empty.  $2: "uplink" or "bare".  $3: the tree of
-# firewalls, or empty.
+# firewalls, or empty.  $4: a root file system to be in, or empty; behind it, directories of the
+# machine's that are to be seen there, too.
 set -eu
 
 # Our pid as the test sees it: /proc is still the machine's.
@@ -86,6 +87,31 @@ if [ "$2" = uplink ]; then
 	link set eno1 up
 	route add default via 10.0.0.1 dev eno1
 	END
+fi
+
+# Another system than the machine's own: what is written there stays here.
+if [ -n "$4" ]; then
+    root=/dev/.overlay/root
+    mkdir "$root" "$root.lower" "$root.upper" "$root.work"
+    mount -o bind,ro "$4" "$root.lower"
+    mount -t overlay -o "lowerdir=$root.lower,upperdir=$root.upper,workdir=$root.work" overlay "$root"
+    mount -t proc proc "$root/proc"
+    mount -t sysfs sysfs "$root/sys"
+    mount --bind /dev "$root/dev"
+    mount --rbind /dev/pts "$root/dev/pts"
+    mount --rbind /run "$root/run"
+    shift 4
+    for directory; do
+        mkdir -p "$root$directory"
+        mount -o bind,ro "$directory" "$root$directory"
+    done
+    # `ip netns` shares its mounts with copies of them, which would go with those of the old root.
+    mount --make-rprivate /
+    mkdir "$root/dev/.old"
+    cd "$root"
+    pivot_root . dev/.old
+    umount -l /dev/.old
+    cd /
 fi
 
 echo "ready $pid"

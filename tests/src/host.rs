@@ -44,6 +44,7 @@ pub struct Builder {
     uplink: bool,
     kvmnet: bool,
     firewalls: bool,
+    root: bool,
 }
 
 impl Builder {
@@ -68,10 +69,20 @@ impl Builder {
         self
     }
 
+    /// In a root file system of the distribution's, as one that was just installed: without kvmnet,
+    /// and without QEMU. The packages that were built and the guest's image are seen in it.
+    #[must_use]
+    pub fn on_fresh_root(mut self) -> Self {
+        self.root = true;
+        self.without_kvmnet()
+    }
+
     /// Makes the host.
     #[must_use]
     pub fn build(self) -> Host {
         stage::require_root();
+        let root = self.root.then(stage::fresh_root).unwrap_or_default();
+        let seen = self.root.then(|| [stage::packages(), stage::guest_images()]);
         let stage = self.kvmnet.then(stage::staged_tree).unwrap_or_default();
         let firewalls = self.firewalls.then(stage::firewalls_tree).unwrap_or_default();
         let mut unshare = Command::new("unshare")
@@ -82,6 +93,8 @@ impl Builder {
             .arg(stage)
             .arg(if self.uplink { "uplink" } else { "bare" })
             .arg(firewalls)
+            .arg(root)
+            .args(seen.into_iter().flatten())
             .env("PATH", PATH)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -129,7 +142,7 @@ impl Host {
     /// A host that is to be different.
     #[must_use]
     pub fn builder() -> Builder {
-        Builder { uplink: true, kvmnet: true, firewalls: false }
+        Builder { uplink: true, kvmnet: true, firewalls: false, root: false }
     }
 
     /// The pid, as the test sees it, of the process that keeps the namespaces alive.

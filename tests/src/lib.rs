@@ -40,7 +40,7 @@ pub use packet::PacketSocket;
 pub use process::{Output, Process, wait_until};
 pub use servers::{Conversation, TcpServer, UdpServer};
 pub use spec::GuestSpec;
-pub use stage::{HELPERS, require_root};
+pub use stage::{HELPERS, fresh_root, packages, require_root};
 pub use talk::seen;
 pub use tap::Tap;
 pub use tap_machine::TapMachine;

@@ -31,11 +31,33 @@ pub(crate) fn staged_tree() -> PathBuf {
 
 /// A file of the guest's image, which `tests/setup` builds.
 pub(crate) fn guest_image(file: &str) -> PathBuf {
-    let directory = env::var_os("KVMNET_GUEST_DIR")
-        .map_or_else(|| repository().join("target/guest"), PathBuf::from);
-    let path = directory.join(file);
+    let path = guest_images().join(file);
     assert!(path.exists(), "{} is missing: run `tests/setup`", path.display());
     path
+}
+
+/// Where the guest's image is.
+pub(crate) fn guest_images() -> PathBuf {
+    env::var_os("KVMNET_GUEST_DIR").map_or_else(|| repository().join("target/guest"), PathBuf::from)
+}
+
+/// Where `make deb` and `make rpm` put the packages.
+#[must_use]
+pub fn packages() -> PathBuf {
+    repository().join("target/packages")
+}
+
+/// The root file system of the distribution's, which `tests/package-root` fills.
+#[must_use]
+pub fn fresh_root() -> PathBuf {
+    let directory = env::var_os("KVMNET_PACKAGE_ROOT")
+        .map_or_else(|| repository().join("target/package-root"), PathBuf::from);
+    assert!(
+        directory.join("stamp").exists(),
+        "{} is missing: run `tests/package-root`",
+        directory.display()
+    );
+    directory.join("tree")
 }
 
 /// A file of the guest with systemd, which `tests/systemd-guest` builds.

@@ -37,6 +37,11 @@ const CONNECTION: &str = "
         done' </dev/null >/dev/null 2>&1 &
 ";
 
+/// What the packages' scripts do, of both kinds.
+const INSTALLED: &str = include_str!("../../packaging/scripts/installed");
+const LEAVING: &str = include_str!("../../packaging/scripts/leaving");
+const GONE: &str = include_str!("../../packaging/scripts/gone");
+
 fn boot<'host>(host: &'host Host, name: &str, before_boot: &str) -> Guest<'host> {
     let mut guest = Guest::boot(host, GuestSpec::with_systemd(name).before_boot(before_boot));
     guest.ok(LAN);
@@ -137,10 +142,16 @@ fn what_a_firewalls_service_takes_comes_back() {
     assert!(gets_out(guest));
     assert_connected(guest, "by hand");
 
+    // The packages' scripts start what watches a firewall that is up.
+    run(guest, "systemctl start nftables; kvmnet reload");
     run(guest, "systemctl unmask kvmnet-reload-commands.path kvmnet-reload@nftables");
-    run(guest, "systemctl start kvmnet-reload-commands.path");
-    for verb in ["start", "restart", "reload"] {
-        assert_comes_back(guest, Place::Table, &format!("systemctl {verb} nftables"));
+    run(guest, INSTALLED);
+    for command in [
+        "systemctl reload nftables",
+        "systemctl restart nftables",
+        "systemctl stop nftables; systemctl start nftables",
+    ] {
+        assert_comes_back(guest, Place::Table, command);
     }
     // One behind the other, faster than they are put right.
     let often = "for i in 1 2 3 4; do systemctl reload nftables || exit; done";
@@ -178,6 +189,16 @@ fn what_a_firewalls_service_takes_comes_back() {
     run(guest, "iptables-legacy -P FORWARD DROP");
     assert_comes_back(guest, Place::LegacyAccepts, "systemctl start nftables");
     assert_all_well(guest);
+
+    // A package that goes leaves the guest its network, and nothing to systemd.
+    let said = run(guest, LEAVING);
+    assert!(said.contains("default on br0 (192.168.100.1/24), up, 2 ports;"), "{said}");
+    run(guest, "cd /usr/lib/systemd/system && rm kvmnet-reload* *.wants/kvmnet-reload*");
+    run(guest, GONE);
+    assert_eq!(run(guest, "systemctl list-units --all --no-legend --plain 'kvmnet*'").trim(), "");
+    assert_all_well(guest);
+    assert!(gets_out(guest));
+    assert_connected(guest, "removed");
 }
 
 #[test]
