@@ -42,6 +42,7 @@ documents! {
     docker: "docs/docker.md",
     firewalld: "docs/firewalld.md",
     iptables: "docs/iptables.md",
+    install: "docs/install.md",
     isolated: "docs/isolated.md",
     ifup_manual: "docs/man/kvmnet-ifup.8",
     natup_manual: "docs/man/kvmnet-natup.8",

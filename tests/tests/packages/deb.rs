@@ -137,6 +137,11 @@ fn removed_while_guests_run_it_leaves_them_alone_and_says_what_stays() {
     let lines: Vec<&str> = said.lines().filter(|line| line.contains("by hand: ")).collect();
     assert!(said.contains("kvmnet: these networks stay up"), "{said}");
     assert_eq!(lines.len(), 2, "{said}");
+    // As the documentation has it.
+    let page = fs::read_to_string(source("docs/install.md")).expect("it is there");
+    for line in said.lines().filter(|line| line.starts_with("kvmnet: ")) {
+        assert!(page.contains(&format!("{line}\n")), "{line}");
+    }
     assert!(lines[0].contains("cell on cell (-), pinned, 0 ports; "), "{said}");
     assert!(lines[1].contains("default on br0 (192.168.100.1/24), up, 1 ports; "), "{said}");
     // What it tells to do does it.
