@@ -3,7 +3,7 @@
 
 use kvmnet_tests::Host;
 
-use crate::scene::{added, assert_nat_works, files, here, ok, package, source};
+use crate::scene::{added, assert_nat_works, files, here, ok, package};
 
 /// A host of this machine's programs, with a fresh root at `/tmp/root`.
 fn fresh() -> Host {
@@ -54,22 +54,47 @@ fn a_guest_gets_out_with_what_it_installs_and_it_goes_without_a_trace() {
     assert!(left.is_empty(), "{left:?}");
 }
 
+/// A version before, with another example and another helper.
+const OLDER: &str = "
+Name: kvmnet
+Version: 0.0.9
+Release: 1
+Summary: older
+License: MIT
+BuildArch: x86_64
+%description
+older
+%install
+mkdir -p %{buildroot}/etc/kvmnet %{buildroot}/usr/libexec
+echo '# of old' >%{buildroot}/etc/kvmnet/default.toml.example
+printf '#!/bin/sh\\nexit 9\\n' >%{buildroot}/usr/libexec/kvmnet-ifup
+chmod 755 %{buildroot}/usr/libexec/kvmnet-ifup
+%files
+%config(noreplace) /etc/kvmnet/default.toml.example
+/usr/libexec/kvmnet-ifup
+";
+
 #[test]
 fn an_upgrade_keeps_what_was_edited() {
     let host = fresh();
-    let older = here(
-        std::process::Command::new(source("packaging/build")).arg("rpm").env("KVMNET_RELEASE", "0"),
+    host.write("/tmp/older.spec", OLDER);
+    ok(
+        &host,
+        "cd /tmp && rpmbuild -bb --define '_topdir /tmp/older' --define '_tmppath /tmp' older.spec",
     );
-    let older = older.lines().last().expect("it names the package");
-    rpm(&host, &format!("-i {older}"));
-    std::fs::remove_file(older).expect("it was made");
+    rpm(&host, "-i /tmp/older/RPMS/x86_64/kvmnet-0.0.9-1.x86_64.rpm");
+    assert_eq!(host.sh("/tmp/root/usr/libexec/kvmnet-ifup vnet0").code, 9, "the one of old");
     host.write("/tmp/root/etc/kvmnet/default.toml", "address = \"192.168.7.1/24\"\n");
     ok(&host, "echo '# mine' >>/tmp/root/etc/kvmnet/default.toml.example");
-    let edited = ok(&host, "sha256sum /tmp/root/etc/kvmnet/*");
+    let sums = "cd /tmp/root/etc/kvmnet && sha256sum default.toml default.toml.example";
+    let edited = ok(&host, sums);
     let said = rpm(&host, &format!("-U {}", package(".rpm")));
-    assert!(!said.contains("stay up"), "{said}");
-    assert_eq!(ok(&host, "sha256sum /tmp/root/etc/kvmnet/*"), edited);
+    assert!(said.contains("created as") && !said.contains("stay up"), "{said}");
+    assert_eq!(ok(&host, sums), edited);
+    assert!(host.path("/tmp/root/etc/kvmnet/default.toml.example.rpmnew").exists());
     assert!(rpm(&host, "-q kvmnet").starts_with("kvmnet-0.1.0-1."));
+    let _tap = host.tap("vnet0");
+    ok(&host, "/tmp/root/usr/libexec/kvmnet-natup vnet0");
 }
 
 #[test]
