@@ -34,7 +34,7 @@ SOURCES    := $(shell find crates -name '*.rs' -o -name Cargo.toml) Cargo.toml C
 
 .DEFAULT_GOAL := build
 .PHONY: help build test demo lint install uninstall clean require-cargo binaries setup firewalls \
-        systemd-guest
+        managers systemd-guest
 
 help:
 	@echo 'make build      build the programs: static, stripped, in $(RELEASE)'
@@ -114,11 +114,15 @@ demo: setup build
 firewalls: setup
 	@tests/firewalls
 
+# What else manages networks or guests: the same.
+managers: setup
+	@tests/managers
+
 # A root file system with systemd and the firewalls as services, which QEMU boots.
 systemd-guest: setup
 	@tests/systemd-guest
 
-test: firewalls systemd-guest build
+test: firewalls managers systemd-guest build
 	$(CARGO) test --workspace --locked --target $(TARGET)
 
 lint: require-cargo

@@ -2,23 +2,23 @@
 
 use std::collections::BTreeMap;
 
-use kvmnet_tests::{Host, wait_until};
+use kvmnet_tests::{Builder, Host, wait_until};
 
 use crate::document::Piece;
-use crate::firewalls;
 use crate::stage::{SOON, Stage};
+use crate::{firewalls, managers};
 
 /// A host made ready for commands. Where `changes` is, it is false before and true after them.
 pub struct Fixture {
     pub name: &'static str,
-    firewalls: bool,
+    host: fn(Builder) -> Builder,
     prepare: fn(&mut Stage),
     changes: Option<fn(&Stage) -> bool>,
 }
 
 /// One to look at, or to start QEMU on.
 pub const fn look(name: &'static str, prepare: fn(&mut Stage)) -> Fixture {
-    Fixture { name, firewalls: false, prepare, changes: None }
+    Fixture { name, host: |host| host, prepare, changes: None }
 }
 
 /// One on which something is not as the reader wants it, until the commands have run.
@@ -27,7 +27,7 @@ pub const fn change(
     prepare: fn(&mut Stage),
     changes: fn(&Stage) -> bool,
 ) -> Fixture {
-    Fixture { name, firewalls: false, prepare, changes: Some(changes) }
+    Fixture { name, host: |host| host, prepare, changes: Some(changes) }
 }
 
 pub const OUTSIDE: &str = "203.0.113.1";
@@ -158,13 +158,19 @@ const FIXTURES: &[Fixture] = &[
 
 /// All that there are.
 pub fn all() -> impl Iterator<Item = &'static Fixture> {
-    FIXTURES.iter().chain(firewalls::FIXTURES)
+    FIXTURES.iter().chain(firewalls::FIXTURES).chain(managers::FIXTURES)
 }
 
 impl Fixture {
     /// On a host that has dockerd, ufw and firewalld.
     pub const fn with_firewalls(mut self) -> Self {
-        self.firewalls = true;
+        self.host = Builder::with_firewalls;
+        self
+    }
+
+    /// On a host that has ifupdown, netplan and libvirt.
+    pub const fn with_managers(mut self) -> Self {
+        self.host = Builder::with_managers;
         self
     }
 
@@ -175,9 +181,7 @@ impl Fixture {
     }
 
     pub fn prepare(&self, document: &[Piece]) -> Stage {
-        let builder = Host::builder();
-        let builder = if self.firewalls { builder.with_firewalls() } else { builder };
-        let mut stage = Stage::new(builder.build(), document);
+        let mut stage = Stage::new((self.host)(Host::builder()).build(), document);
         // The machine's own is read-only.
         stage.host.ok("mount -t tmpfs -o mode=755 tmpfs /usr/local");
         // QEMU may run as any user.
