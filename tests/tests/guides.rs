@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use kvmnet_tests::{Guest, GuestSpec, Host};
+use kvmnet_tests::{Guest, GuestSpec, Host, wait_until};
 
 /// How long anything may take here, where a processor is emulated by one that others use, too.
 const SLOW: Duration = Duration::from_secs(240);
@@ -117,7 +117,8 @@ impl<'host> Units<'host> {
     /// Starts a guest that can't, and returns what the log has of it.
     #[track_caller]
     fn fails(&mut self) -> String {
-        self.run("systemctl start qemu@web");
+        // As after a boot.
+        self.run("rm -rf /run/kvmnet; systemctl start qemu@web");
         self.wait("systemctl is-failed qemu@web >/dev/null");
         self.run("systemctl reset-failed");
         self.log()
@@ -126,6 +127,75 @@ impl<'host> Units<'host> {
     fn log(&mut self) -> String {
         self.run("journalctl -b -o cat -n 60 --no-pager")
     }
+}
+
+/// The files of `docs/host-bridge.md`, in place of one that has the NIC as a host without a bridge does.
+#[test]
+fn networkd_makes_the_bridge() {
+    let host = Host::builder().without_uplink().build();
+    let directory = "/etc/systemd/network";
+    let new = files("host-bridge.md").into_iter().filter(|(path, _)| path.starts_with(directory));
+    let new: Vec<_> = new.collect();
+    assert_eq!(new.len(), 3);
+    let old = "[Match]\nName=eno1\n\n[Network]\nAddress=10.0.0.11/24\nGateway=10.0.0.1\n";
+    let script = writing(&(format!("{directory}/20-eno1.network"), old.to_owned()));
+    let mut guest = Guest::boot(&host, GuestSpec::with_systemd("networkd").before_boot(&script));
+    let guest = &mut guest;
+    run(guest, "modprobe tun; ip netns add outside; systemctl start systemd-networkd");
+    run(guest, "ip link add eno1 type veth peer name lan0 netns outside");
+    run(guest, "ip -n outside addr add 10.0.0.1/24 dev lan0; ip -n outside link set lan0 up");
+    wait(guest, "ip route | grep -q 'default via 10.0.0.1 dev eno1'");
+
+    run(guest, &format!("rm {directory}/20-eno1.network"));
+    let script: String = new.iter().map(writing).collect();
+    run(guest, &format!("{script}networkctl reload"));
+    wait(guest, "ip route | grep -q 'default via 10.0.0.1 dev br0'");
+    wait(guest, "test -e /sys/class/net/br0/brif/eno1");
+    wait(guest, "ip -br -4 address show | grep -q '^br0 .* 10.0.0.11/24 $'");
+    assert!(!run(guest, "ip -4 address show eno1").contains("inet"));
+    assert_eq!(run(guest, "cat /sys/class/net/br0/address").trim(), "02:00:00:00:00:11");
+    assert_eq!(run(guest, "cat /sys/class/net/br0/bridge/forward_delay").trim(), "0");
+    wait(guest, "ip netns exec outside busybox ping -c1 -W5 10.0.0.11");
+
+    // networkd takes no tap for its own.
+    run(guest, "ip tuntap add vnet0 mode tap; /usr/libexec/kvmnet-ifup vnet0; sleep 5");
+    run(guest, "test -e /sys/class/net/br0/brif/vnet0");
+}
+
+/// What a host goes back by, when its administrator is locked out; after three seconds here.
+#[test]
+fn what_goes_back_by_itself() {
+    let document = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/host-bridge.md");
+    let document = fs::read_to_string(document).expect("it is there");
+    let line = |word: &str| {
+        let line = document.lines().find(|line| line.contains(word) && line.contains(" 120"));
+        line.expect(word).replace(" 120", " 3")
+    };
+    let as_before = |host: &Host| {
+        let back = || {
+            host.addresses("eno1") == ["10.0.0.11/24"]
+                && host.link("br0").is_none()
+                && host.sh("ping -c1 -W2 203.0.113.1").success()
+        };
+        wait_until(SLOW, back)
+    };
+    let host = Host::new();
+    let (move_it, _) = document.split_once("\n```\n\nBefore that").expect("the commands of ip");
+    let (_, move_it) = move_it.rsplit_once("```sh\n").expect("they are in a block");
+    host.ok(&format!("{}\n{move_it}", line("sleep")));
+    assert_eq!(host.ports("br0"), ["eno1"]);
+    assert!(as_before(&host), "plain ip");
+
+    let host = Host::builder().with_managers().build();
+    let _manager = host.network_manager();
+    host.ok(&line("CheckpointCreate"));
+    let commands = document.lines().filter_map(|line| line.strip_prefix("nmcli "));
+    for command in commands {
+        host.ok(&format!("nmcli {command}"));
+    }
+    assert_eq!(host.ports("br0"), ["eno1"]);
+    assert!(as_before(&host), "NetworkManager");
+    assert!(!host.ok("nmcli connection").contains("br0"));
 }
 
 #[test]

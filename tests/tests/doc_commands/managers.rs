@@ -2,7 +2,7 @@
 
 use std::mem;
 
-use crate::fixtures::{Fixture, look};
+use crate::fixtures::{Fixture, bridge_has_it_all, change, look};
 use crate::stage::{SOON, Stage};
 
 pub const FIXTURES: &[Fixture] = &[
@@ -21,6 +21,19 @@ pub const FIXTURES: &[Fixture] = &[
         assert!(kvmnet_tests::wait_until(SOON, gone));
     })
     .with_managers(),
+    look("netplan", |stage| stage.host.ok("rm -rf /run/systemd/network").clear()).with_managers(),
+    change(
+        "ifupdown",
+        |stage| {
+            let old = "iface eno1 inet static\n    address 10.0.0.11/24\n    gateway 10.0.0.1\n";
+            stage.host.write("/etc/network/interfaces.d/eno1", old);
+            stage.host.ok("mkdir /run/network; ip address flush dev eno1; ifup eno1");
+        },
+        bridge_has_it_all,
+    )
+    .with_managers(),
+    change("NetworkManager", |stage| mem::forget(stage.host.network_manager()), bridge_has_it_all)
+        .with_managers(),
 ];
 
 /// It ends with the host.
