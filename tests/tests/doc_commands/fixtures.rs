@@ -63,6 +63,26 @@ const FIXTURES: &[Fixture] = &[
         stage.host.ok("nft flush ruleset");
     }),
     look("lab", |stage| stage.host.write("/etc/kvmnet/lab.toml", LAB)),
+    // Beside the old scripts.
+    change(
+        "a guest of the old script",
+        |stage| {
+            stage.host.install_legacy();
+            stage.taps = vec![stage.host.tap("vnet0"), stage.host.tap("vnet1")];
+            stage.host.ok("/etc/qemu-natup vnet0");
+        },
+        |stage| stage.host.link("br0").is_none(),
+    ),
+    change(
+        "a guest ended by the old script",
+        |stage| {
+            stage.host.install_legacy();
+            default(stage);
+            stage.host.ok("/etc/qemu-natdown vnet0");
+            assert!(stage.host.link("br0").is_none());
+        },
+        |stage| stage.host.nft_tables().iter().all(|table| !table.contains("kvmnet")),
+    ),
     // Networks that have a file in the document.
     look("cell", cell),
     change(
@@ -118,6 +138,16 @@ const FIXTURES: &[Fixture] = &[
             stage.host.spawn(&mut natup).output(SOON).success()
         },
     ),
+    change(
+        "a file for all to write",
+        |stage| {
+            stage.host.write("/etc/kvmnet/lab.toml", LAB);
+            stage.host.ok("chmod 666 /etc/kvmnet/lab.toml; chown nobody /etc/kvmnet/lab.toml");
+            stage.taps.push(stage.host.tap("lab0"));
+        },
+        |stage| stage.host.helper("natup", &["lab0"]).success(),
+    ),
+    look("tap vnet9", |stage| stage.taps.push(stage.host.tap("vnet9"))),
     look("files", Stage::install_all),
     look("lab and cell", |stage| {
         stage.install_all();

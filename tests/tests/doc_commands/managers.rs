@@ -2,7 +2,7 @@
 
 use std::mem;
 
-use crate::fixtures::{Fixture, bridge_has_it_all, change, look};
+use crate::fixtures::{Fixture, bridge_has_it_all, change, default, look};
 use crate::stage::{SOON, Stage};
 
 pub const FIXTURES: &[Fixture] = &[
@@ -19,6 +19,12 @@ pub const FIXTURES: &[Fixture] = &[
         stage.host.ok("kill -KILL $(pidof qemu-system-x86_64)");
         let gone = || stage.host.link("br0").is_none() && stage.host.nft_tables().is_empty();
         assert!(kvmnet_tests::wait_until(SOON, gone));
+    })
+    .with_managers(),
+    change("default asked for a lease", default, |stage| {
+        let ask = "busybox udhcpc -n -q -f -t 2 -T 1 -i eth0 -s /bin/true 2>&1";
+        let asked = stage.host.sh_in(stage.guests[0].net(), ask);
+        asked.success() && asked.stdout.contains("lease of 192.168.100.")
     })
     .with_managers(),
     look("netplan", |stage| stage.host.ok("rm -rf /run/systemd/network").clear()).with_managers(),
