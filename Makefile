@@ -40,7 +40,7 @@ SOURCES    := $(shell find crates -name '*.rs' -o -name Cargo.toml) Cargo.toml C
 
 .DEFAULT_GOAL := build
 .PHONY: help build test demo lint install uninstall clean require-cargo binaries setup firewalls \
-        systemd-guest deb rpm test-packages
+        managers systemd-guest deb rpm test-packages
 
 help:
 	@echo 'make build      build the programs: static, stripped, in $(RELEASE)'
@@ -147,11 +147,15 @@ demo: setup build
 firewalls: setup
 	@tests/firewalls
 
+# What else manages networks or guests: the same.
+managers: setup
+	@tests/managers
+
 # A root file system with systemd and the firewalls as services, which QEMU boots.
 systemd-guest: setup
 	@tests/systemd-guest
 
-test: firewalls systemd-guest build
+test: firewalls managers systemd-guest build
 	$(CARGO) test --workspace --locked --target $(TARGET)
 
 lint: require-cargo

@@ -1,6 +1,6 @@
 # Makes a private host out of fresh network, mount and pid namespaces, then becomes the process
 # whose end is theirs.  $1: the staged tree, or empty.  $2: "uplink" or "bare".  $3: the tree of
-# firewalls, or empty.  $4: a root file system to be in, or empty; behind it, directories of the
+# packages, or empty.  $4: a root file system to be in, or empty; behind it, directories of the
 # machine's that are to be seen there, too.
 set -eu
 
@@ -31,13 +31,13 @@ ln -s /proc/self/fd/2 /dev/stderr
 # By short paths of our own: a comma or a colon in the path of the repository would end an option
 # of overlayfs.
 mkdir /dev/.overlay
-for tree in "stage:$1" "firewalls:$3"; do
+for tree in "stage:$1" "packages:$3"; do
     mkdir "/dev/.overlay/${tree%%:*}"
     [ -z "${tree#*:}" ] || mount -o bind,ro "${tree#*:}" "/dev/.overlay/${tree%%:*}"
 done
 # What lies on top of a directory of the machine's, as overlayfs wants it.
 above() {
-    for tree in stage firewalls; do
+    for tree in stage packages; do
         [ ! -d "/dev/.overlay/$tree/$1" ] || printf %s "/dev/.overlay/$tree/$1:"
     done
 }

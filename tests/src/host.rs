@@ -43,7 +43,8 @@ pub struct Host {
 pub struct Builder {
     uplink: bool,
     kvmnet: bool,
-    firewalls: bool,
+    /// The tree of packages.
+    packages: Option<&'static str>,
     root: bool,
 }
 
@@ -65,7 +66,15 @@ impl Builder {
     /// With the real firewalls installed: dockerd, ufw and firewalld. None of them runs.
     #[must_use]
     pub fn with_firewalls(mut self) -> Self {
-        self.firewalls = true;
+        self.packages = Some("firewalls");
+        self
+    }
+
+    /// With what else manages a host's network or its guests: ifupdown, netplan and libvirt. None
+    /// of them runs.
+    #[must_use]
+    pub fn with_managers(mut self) -> Self {
+        self.packages = Some("managers");
         self
     }
 
@@ -84,7 +93,7 @@ impl Builder {
         let root = self.root.then(stage::fresh_root).unwrap_or_default();
         let seen = self.root.then(|| [stage::packages(), stage::guest_images()]);
         let stage = self.kvmnet.then(stage::staged_tree).unwrap_or_default();
-        let firewalls = self.firewalls.then(stage::firewalls_tree).unwrap_or_default();
+        let packages = self.packages.map(stage::packages_tree).unwrap_or_default();
         let mut unshare = Command::new("unshare")
             .args(["--net", "--mount", "--pid", "--ipc", "--fork", "--kill-child"])
             .args(["--propagation", "private", "--", "sh", "-c"])
@@ -92,7 +101,7 @@ impl Builder {
             .arg("host-init")
             .arg(stage)
             .arg(if self.uplink { "uplink" } else { "bare" })
-            .arg(firewalls)
+            .arg(packages)
             .arg(root)
             .args(seen.into_iter().flatten())
             .env("PATH", PATH)
@@ -111,7 +120,7 @@ impl Builder {
             let _ = unshare.wait();
             panic!("no host could be made: {stderr}");
         };
-        let cgroup = self.firewalls.then(|| Cgroup::of(keeper));
+        let cgroup = self.packages.map(|_| Cgroup::of(keeper));
         let pipe = unshare.stdin.take();
         let mut host = Host { keeper, pipe, unshare, syslog: None, cgroup };
         host.syslog = Some(Syslog::listen(&host.path("/dev/log")));
@@ -142,7 +151,7 @@ impl Host {
     /// A host that is to be different.
     #[must_use]
     pub fn builder() -> Builder {
-        Builder { uplink: true, kvmnet: true, firewalls: false, root: false }
+        Builder { uplink: true, kvmnet: true, packages: None, root: false }
     }
 
     /// The pid, as the test sees it, of the process that keeps the namespaces alive.

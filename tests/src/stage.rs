@@ -69,10 +69,10 @@ pub(crate) fn systemd_image(file: &str) -> PathBuf {
     path.canonicalize().expect("a file that exists has a canonical path")
 }
 
-/// The tree of the real firewalls, which `tests/firewalls` fills.
-pub(crate) fn firewalls_tree() -> PathBuf {
-    let tree = env::var_os("KVMNET_FIREWALLS_DIR")
-        .map_or_else(|| repository().join("target/firewalls"), PathBuf::from);
-    assert!(tree.join("stamp").exists(), "{} is missing: run `tests/firewalls`", tree.display());
+/// A tree of packages, which `tests/NAME` fills.
+pub(crate) fn packages_tree(name: &str) -> PathBuf {
+    let tree = env::var_os(format!("KVMNET_{}_DIR", name.to_uppercase()))
+        .map_or_else(|| repository().join("target").join(name), PathBuf::from);
+    assert!(tree.join("stamp").exists(), "{} is missing: run `tests/{name}`", tree.display());
     tree.canonicalize().expect("a directory that exists has a canonical path")
 }

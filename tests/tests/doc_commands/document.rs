@@ -28,7 +28,7 @@ pub struct Step {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Content {
     Commands(Vec<Step>),
-    /// A network file.
+    /// A network file, or one of another program's.
     File(String),
 }
 
@@ -112,7 +112,7 @@ pub fn console(block: &str) -> Vec<Step> {
 }
 
 /// Programs that documents may name and this machine may lack.
-const PROGRAMS: [&str; 13] = [
+const PROGRAMS: [&str; 17] = [
     "bridge",
     "firewall-cmd",
     "ip",
@@ -121,11 +121,15 @@ const PROGRAMS: [&str; 13] = [
     "kvmnet",
     "lsmod",
     "make",
+    "netplan",
+    "networkctl",
     "nft",
+    "nmcli",
     "sudo",
     "sysctl",
     "systemctl",
     "ufw",
+    "virsh",
 ];
 
 /// Where programs are.

@@ -2,23 +2,23 @@
 
 use std::collections::BTreeMap;
 
-use kvmnet_tests::{Host, wait_until};
+use kvmnet_tests::{Builder, Host, wait_until};
 
 use crate::document::Piece;
-use crate::firewalls;
 use crate::stage::{SOON, Stage};
+use crate::{firewalls, managers};
 
 /// A host made ready for commands. Where `changes` is, it is false before and true after them.
 pub struct Fixture {
     pub name: &'static str,
-    firewalls: bool,
+    host: fn(Builder) -> Builder,
     prepare: fn(&mut Stage),
     changes: Option<fn(&Stage) -> bool>,
 }
 
 /// One to look at, or to start QEMU on.
 pub const fn look(name: &'static str, prepare: fn(&mut Stage)) -> Fixture {
-    Fixture { name, firewalls: false, prepare, changes: None }
+    Fixture { name, host: |host| host, prepare, changes: None }
 }
 
 /// One on which something is not as the reader wants it, until the commands have run.
@@ -27,7 +27,7 @@ pub const fn change(
     prepare: fn(&mut Stage),
     changes: fn(&Stage) -> bool,
 ) -> Fixture {
-    Fixture { name, firewalls: false, prepare, changes: Some(changes) }
+    Fixture { name, host: |host| host, prepare, changes: Some(changes) }
 }
 
 pub const OUTSIDE: &str = "203.0.113.1";
@@ -63,6 +63,26 @@ const FIXTURES: &[Fixture] = &[
         stage.host.ok("nft flush ruleset");
     }),
     look("lab", |stage| stage.host.write("/etc/kvmnet/lab.toml", LAB)),
+    // Beside the old scripts.
+    change(
+        "a guest of the old script",
+        |stage| {
+            stage.host.install_legacy();
+            stage.taps = vec![stage.host.tap("vnet0"), stage.host.tap("vnet1")];
+            stage.host.ok("/etc/qemu-natup vnet0");
+        },
+        |stage| stage.host.link("br0").is_none(),
+    ),
+    change(
+        "a guest ended by the old script",
+        |stage| {
+            stage.host.install_legacy();
+            default(stage);
+            stage.host.ok("/etc/qemu-natdown vnet0");
+            assert!(stage.host.link("br0").is_none());
+        },
+        |stage| stage.host.nft_tables().iter().all(|table| !table.contains("kvmnet")),
+    ),
     // Networks that have a file in the document.
     look("cell", cell),
     change(
@@ -118,6 +138,16 @@ const FIXTURES: &[Fixture] = &[
             stage.host.spawn(&mut natup).output(SOON).success()
         },
     ),
+    change(
+        "a file for all to write",
+        |stage| {
+            stage.host.write("/etc/kvmnet/lab.toml", LAB);
+            stage.host.ok("chmod 666 /etc/kvmnet/lab.toml; chown nobody /etc/kvmnet/lab.toml");
+            stage.taps.push(stage.host.tap("lab0"));
+        },
+        |stage| stage.host.helper("natup", &["lab0"]).success(),
+    ),
+    look("tap vnet9", |stage| stage.taps.push(stage.host.tap("vnet9"))),
     look("files", Stage::install_all),
     look("lab and cell", |stage| {
         stage.install_all();
@@ -137,15 +167,7 @@ const FIXTURES: &[Fixture] = &[
     // The administrator's own bridge.
     look("own bridge without guest", own_bridge),
     look("own bridge", bridged),
-    change(
-        "no bridge yet",
-        |_| {},
-        |stage| {
-            stage.host.addresses("br0") == ["10.0.0.11/24"]
-                && stage.host.ports("br0") == ["eno1"]
-                && stage.host.sh("ping -c1 -W2 203.0.113.1").success()
-        },
-    ),
+    change("no bridge yet", |_| {}, bridge_has_it_all),
     change(
         "own bridge with a spanning tree",
         |stage| {
@@ -158,13 +180,19 @@ const FIXTURES: &[Fixture] = &[
 
 /// All that there are.
 pub fn all() -> impl Iterator<Item = &'static Fixture> {
-    FIXTURES.iter().chain(firewalls::FIXTURES)
+    FIXTURES.iter().chain(firewalls::FIXTURES).chain(managers::FIXTURES)
 }
 
 impl Fixture {
     /// On a host that has dockerd, ufw and firewalld.
     pub const fn with_firewalls(mut self) -> Self {
-        self.firewalls = true;
+        self.host = Builder::with_firewalls;
+        self
+    }
+
+    /// On a host that has ifupdown, netplan and libvirt.
+    pub const fn with_managers(mut self) -> Self {
+        self.host = Builder::with_managers;
         self
     }
 
@@ -175,9 +203,7 @@ impl Fixture {
     }
 
     pub fn prepare(&self, document: &[Piece]) -> Stage {
-        let builder = Host::builder();
-        let builder = if self.firewalls { builder.with_firewalls() } else { builder };
-        let mut stage = Stage::new(builder.build(), document);
+        let mut stage = Stage::new((self.host)(Host::builder()).build(), document);
         // The machine's own is read-only.
         stage.host.ok("mount -t tmpfs -o mode=755 tmpfs /usr/local");
         // QEMU may run as any user.
@@ -247,6 +273,15 @@ pub fn dmz(stage: &mut Stage) {
     dmz_without_way_back(stage);
     stage.host.outside_ok("ip route add 10.77.0.0/24 via 10.0.0.11");
     assert!(stage.guest_reaches(OUTSIDE));
+}
+
+/// Whether the host's NIC is on the bridge, and its address, and the way out is over it.
+pub fn bridge_has_it_all(stage: &Stage) -> bool {
+    stage.host.addresses("br0") == ["10.0.0.11/24"]
+        && stage.host.ports("br0") == ["eno1"]
+        && stage.host.addresses("eno1").is_empty()
+        && stage.host.ok("cat /sys/class/net/br0/bridge/stp_state") == "0\n"
+        && stage.host.sh("ping -c1 -W2 203.0.113.1").success()
 }
 
 pub fn own_bridge(stage: &mut Stage) {

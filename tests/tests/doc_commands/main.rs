@@ -7,6 +7,7 @@
 //!   QEMU's command lines also where its taps are then: `<!-- run: host, vnet0 on br0 -->`
 //! - `<!-- run: as before -->`: on the host of the commands before, on which their QEMU still runs
 //! - `<!-- file: NAME -->`: is `/etc/kvmnet/NAME.toml`, and a helper makes that network
+//! - `<!-- file: /PATH -->`: is there on the hosts of this document
 //! - `<!-- not run: WHY -->`; for one of several commands in a text `(not run: why)` behind it
 //!
 //! A command has to succeed; in a ```console block to print what stands there, and in a table what
@@ -15,6 +16,7 @@
 mod document;
 mod firewalls;
 mod fixtures;
+mod managers;
 mod manual;
 mod mark;
 mod markdown;
@@ -41,9 +43,12 @@ documents! {
     design: "docs/design.md",
     docker: "docs/docker.md",
     firewalld: "docs/firewalld.md",
+    from_scripts: "docs/from-scripts.md",
+    host_bridge: "docs/host-bridge.md",
     iptables: "docs/iptables.md",
     install: "docs/install.md",
     isolated: "docs/isolated.md",
+    libvirt: "docs/libvirt.md",
     ifup_manual: "docs/man/kvmnet-ifup.8",
     natup_manual: "docs/man/kvmnet-natup.8",
     network_manual: "docs/man/kvmnet-network.5",
@@ -52,6 +57,8 @@ documents! {
     networks: "docs/networks.md",
     nftables: "docs/nftables.md",
     routed: "docs/routed.md",
+    systemd: "docs/systemd.md",
+    troubleshooting: "docs/troubleshooting.md",
     ufw: "docs/ufw.md",
 }
 
@@ -75,6 +82,32 @@ fn every_manual_that_is_named_exists() {
         assert!(exists, "man kvmnet{page}");
     }
     assert!(named.len() > 2, "the documents are not read as they should be: {named:?}");
+}
+
+/// Nobody would notice a mistake in one that nothing reads. Those of systemd's are for `guides.rs`.
+#[test]
+fn every_file_is_read() {
+    for document in DOCUMENTS {
+        let pieces = document::read(document);
+        let mut commands = String::new();
+        for piece in &pieces {
+            if let (
+                document::Content::Commands(steps),
+                mark::Mark::Run { .. } | mark::Mark::AsBefore,
+            ) = (&piece.content, &piece.mark)
+            {
+                commands.extend(steps.iter().flat_map(|step| [step.command.as_str(), "\n"]));
+            }
+        }
+        for piece in &pieces {
+            let mark::Mark::File(path) = &piece.mark else { continue };
+            let name = path.rsplit('/').next().unwrap_or_default();
+            let is_for_systemd =
+                *document == "docs/systemd.md" || path.starts_with("/etc/systemd/");
+            let is_read = !path.starts_with('/') || is_for_systemd || commands.contains(name);
+            assert!(is_read, "{}: no command reads {path}", piece.at);
+        }
+    }
 }
 
 /// What `make demo` runs.

@@ -7,7 +7,7 @@ pub enum Mark {
     Run { fixture: String, ports: Vec<(String, String)> },
     /// On what the commands before have left, with their QEMU still running.
     AsBefore,
-    /// A network file of this name.
+    /// A network file of this name, or, by its path, another file.
     File(String),
     /// Not here, and why.
     NotRun(String),

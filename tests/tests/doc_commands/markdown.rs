@@ -96,7 +96,7 @@ impl Reader<'_> {
         match language {
             "sh" => self.push(line, Content::Commands(commands(block))),
             "console" => self.push(line, Content::Commands(console(block))),
-            "toml" => self.push(line, Content::File(block.to_owned())),
+            "toml" | "ini" | "xml" | "yaml" => self.push(line, Content::File(block.to_owned())),
             // A picture, or the text of a table.
             "" => {
                 self.done(line);
@@ -197,7 +197,8 @@ mod tests {
         for (text, wrong) in [
             ("```sh\nls -l\n```\n", "x:1: no mark"),
             ("```toml\na = 1\n```\n", "x:1: no mark"),
-            ("```yaml\na: 1\n```\n", "x:1: no test knows"),
+            ("```json\n1\n```\n", "x:1: no test knows"),
+            ("```yaml\na: 1\n```\n", "x:1: no mark"),
             ("```\n# ip a\n```\n", "x:1: ```sh or ```console"),
             ("text\nand `ip a`.\n", "x:1: no mark"),
             ("| a | b |\n|---|---|\n| `ip a` | |\n", "x:1: no mark"),

@@ -35,7 +35,11 @@ impl Stage {
             (Mark::File(name), Content::File(text)) => Some((name.clone(), text.clone())),
             _ => None,
         };
-        let files = document.iter().filter_map(file).collect();
+        let (others, files): (Vec<_>, _) =
+            document.iter().filter_map(file).partition(|(name, _)| name.starts_with('/'));
+        for (path, text) in others {
+            host.write(path, text);
+        }
         Self {
             qemus: Vec::new(),
             guests: Vec::new(),
@@ -247,6 +251,10 @@ pub fn run(document: &str) {
     for piece in &pieces {
         match (&piece.mark, &piece.content) {
             (Mark::NotRun(why), _) => println!("{}: not run: {why}", piece.at),
+            // Read by commands that name it, or by a program that looks there.
+            (Mark::File(name), Content::File(_)) if name.starts_with('/') => {
+                println!("{}: {name}", piece.at);
+            }
             (Mark::File(name), Content::File(text)) => fixtures::check_file(&piece.at, name, text),
             (Mark::Run { fixture, ports }, Content::Commands(steps)) => {
                 end(&mut stage);

@@ -199,3 +199,19 @@ fn the_manual_has_no_refusal_that_the_code_has_not() {
         }
     }
 }
+
+/// The page on what goes wrong quotes what the helpers print.
+#[test]
+fn what_is_quoted_is_printed() {
+    let page = read("docs/troubleshooting.md");
+    let templates = templates();
+    let mut count = 0;
+    for line in page.lines() {
+        let said = HELPERS.iter().find_map(|helper| line.strip_prefix(&format!("{helper}: ")));
+        let Some(said) = said else { continue };
+        let is_printed = |template: &Template| template.parts.len() > 1 && template.is_said(said);
+        assert!(templates.iter().any(is_printed), "no helper prints: {said}");
+        count += 1;
+    }
+    assert!(count > 5, "the page is not read as it should be");
+}

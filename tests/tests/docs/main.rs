@@ -9,7 +9,7 @@ mod text;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const DOCUMENTS: [&str; 14] = [
+const DOCUMENTS: [&str; 19] = [
     "README.md",
     "CHANGELOG.md",
     "docs/design.md",
@@ -24,6 +24,11 @@ const DOCUMENTS: [&str; 14] = [
     "docs/ufw.md",
     "docs/firewalld.md",
     "docs/nftables.md",
+    "docs/systemd.md",
+    "docs/libvirt.md",
+    "docs/host-bridge.md",
+    "docs/troubleshooting.md",
+    "docs/from-scripts.md",
 ];
 
 fn repository() -> PathBuf {

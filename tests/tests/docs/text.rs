@@ -46,6 +46,23 @@ impl Template {
         rest.is_empty() || others.last().is_some_and(String::is_empty)
     }
 
+    /// Whether a line is this text with its placeholders filled; the cause may follow it.
+    pub fn is_said(&self, line: &str) -> bool {
+        let (first, others) = self.parts.split_first().expect("there is always a part");
+        let Some(mut rest) = line.strip_prefix(first.as_str()) else { return false };
+        for part in others {
+            match rest.find(part.as_str()) {
+                Some(at) => rest = &rest[at + part.len()..],
+                None => return false,
+            }
+        }
+        let has_words = self.parts.iter().any(|part| part.matches(' ').count() > 1);
+        has_words
+            && (rest.is_empty()
+                || rest.starts_with(": ")
+                || others.last().is_some_and(String::is_empty))
+    }
+
     /// Whether an entry is this text to the letter, with words in capitals for the placeholders, or
     /// what is only sometimes there in brackets.
     pub fn is_exactly(&self, entry: &str) -> bool {

@@ -4,7 +4,7 @@ use std::fs;
 
 use kvmnet_tests::Host;
 
-use crate::scene::{added, assert_nat_works, files, ok, package, sh, source};
+use crate::scene::{added, assert_nat_works, files, ok, package, source};
 
 /// Debian's package manager, where nothing can be downloaded and nobody can be asked.
 const APT: &str = "DEBIAN_FRONTEND=noninteractive apt-get -q -y --no-install-recommends \

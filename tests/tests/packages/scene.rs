@@ -28,7 +28,7 @@ pub fn package(ending: &str) -> String {
 
 /// Runs a shell script that may take long.
 #[track_caller]
-pub fn sh(host: &Host, script: &str) -> Output {
+fn sh(host: &Host, script: &str) -> Output {
     host.spawn(host.command("sh").args(["-c", script])).output(SLOW)
 }
 
