@@ -6,8 +6,10 @@ use crate::process::{PATIENCE, Process, wait_until};
 /// libvirt's own user, whom its package would have made. What it would do to the mounts and cgroups of the
 /// guest isn't there to be done in a host of ours.
 const SET_UP: &str = "
-    echo libvirt-qemu:x:64055:64055::/var/lib/libvirt:/usr/sbin/nologin >>/etc/passwd
-    echo libvirt-qemu:x:64055: >>/etc/group
+    grep -q ^libvirt-qemu: /etc/passwd || {
+        echo libvirt-qemu:x:64055:64055::/var/lib/libvirt:/usr/sbin/nologin >>/etc/passwd
+        echo libvirt-qemu:x:64055: >>/etc/group
+    }
     mkdir -p /etc/libvirt /run/libvirt /var/lib/libvirt /var/log/libvirt /var/cache/libvirt
     printf 'namespaces = []\\ncgroup_controllers = []\\n' >/etc/libvirt/qemu.conf
     cat >/run/web.xml <<'END'
@@ -27,7 +29,7 @@ pub struct Libvirt {
 }
 
 impl Host {
-    /// Starts libvirtd, and defines the guest `web`, which is off. The host is one with managers.
+    /// Starts libvirtd, and defines the guest `web`, which is off, where it isn't known yet. The host is one with managers.
     #[track_caller]
     #[must_use]
     pub fn libvirt(&self) -> Libvirt {
@@ -36,7 +38,7 @@ impl Host {
         let (log, daemon) = (start("virtlogd"), start("libvirtd"));
         let answers = || self.sh("virsh version").success();
         assert!(wait_until(PATIENCE, answers), "libvirtd: {:?}", daemon.written());
-        self.ok("virsh define /run/web.xml");
+        self.ok("virsh dominfo web || virsh define /run/web.xml");
         Libvirt { _log: log, _daemon: daemon }
     }
 }

@@ -2,6 +2,8 @@
 
 use std::mem;
 
+use kvmnet_tests::wait_until;
+
 use crate::fixtures::{
     Fixture, OUTSIDE, bridged, cell, change, default, dmz, forwarded, look, own_bridge,
 };
@@ -14,7 +16,7 @@ pub const FIXTURES: &[Fixture] = &[
     look("default behind a firewall", |stage| {
         drop_forward(stage);
         default(stage);
-        assert!(gets_out(stage));
+        assert!(wait_until(SOON, || gets_out(stage)));
     }),
     change(
         "default before a firewall",
@@ -51,7 +53,7 @@ pub const FIXTURES: &[Fixture] = &[
     look("default beside Docker", |stage| {
         docker(stage);
         default(stage);
-        assert!(gets_out(stage));
+        assert!(wait_until(SOON, || gets_out(stage)));
     })
     .with_firewalls(),
     look("default beside Docker with iptables-legacy", |stage| {
@@ -59,7 +61,7 @@ pub const FIXTURES: &[Fixture] = &[
         docker(stage);
         default(stage);
         forward_a_port(stage);
-        assert!(gets_out(stage) && forwarded(stage));
+        assert!(wait_until(SOON, || gets_out(stage) && forwarded(stage)));
     })
     .with_firewalls(),
     look("default beside ufw", |stage| {
@@ -67,7 +69,7 @@ pub const FIXTURES: &[Fixture] = &[
         // Behind kvmnet's rules it has no effect.
         stage.host.ok("ufw route deny in on br0 out on eno1");
         default(stage);
-        assert!(gets_out(stage));
+        assert!(wait_until(SOON, || gets_out(stage)));
     })
     .with_firewalls(),
     change(
@@ -96,13 +98,13 @@ pub const FIXTURES: &[Fixture] = &[
         ufw(stage);
         default(stage);
         forward_a_port(stage);
-        assert!(gets_out(stage) && forwarded(stage));
+        assert!(wait_until(SOON, || gets_out(stage) && forwarded(stage)));
     })
     .with_firewalls(),
     look("default beside firewalld", |stage| {
         firewalld(stage);
         default(stage);
-        assert!(gets_out(stage));
+        assert!(wait_until(SOON, || gets_out(stage)));
     })
     .with_firewalls(),
     change(

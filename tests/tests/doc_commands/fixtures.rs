@@ -63,6 +63,20 @@ const FIXTURES: &[Fixture] = &[
         stage.host.ok("nft flush ruleset");
     }),
     look("lab", |stage| stage.host.write("/etc/kvmnet/lab.toml", LAB)),
+    change(
+        "default with a narrow way out",
+        |stage| {
+            default(stage);
+            stage.host.ok("ip link set eno1 mtu 1400");
+        },
+        |stage| {
+            let syn = "tcp[tcpflags] & tcp-syn != 0 and dst 10.0.0.1";
+            let seen = stage.host.outside_tcpdump("lan0", syn);
+            // Nobody serves there, and what is asked for is seen all the same.
+            let _ = stage.guests[0].net().tcp_connect("10.0.0.1:7001", "", SOON / 10);
+            seen.output(SOON).stdout.contains("mss 1360")
+        },
+    ),
     // Beside the old scripts.
     change(
         "a guest of the old script",

@@ -57,6 +57,37 @@ fn links_lead_somewhere() {
     }
 }
 
+/// What GitHub makes of a heading, for links to lead to.
+fn anchor(heading: &str) -> String {
+    let kept = |c: &char| c.is_alphanumeric() || ['-', '_', ' '].contains(c);
+    heading.trim().to_lowercase().chars().filter(kept).collect::<String>().replace(' ', "-")
+}
+
+#[test]
+fn links_lead_to_headings() {
+    let mut count = 0;
+    for document in DOCUMENTS {
+        let text = read(document);
+        let directory = Path::new(document).parent().expect("a file is in a directory");
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let Some((path, wanted)) = link.split_once('#') else { continue };
+            if link.starts_with("https://") {
+                continue;
+            }
+            let target = if path.is_empty() {
+                text.clone()
+            } else {
+                read(directory.join(path).to_str().expect("it is ASCII"))
+            };
+            let mut headings = target.lines().filter(|line| line.starts_with('#'));
+            let found = headings.any(|line| anchor(line.trim_start_matches('#')) == wanted);
+            assert!(found, "{document}: {link}");
+            count += 1;
+        }
+    }
+    assert!(count > 20, "the documents are not read as they should be");
+}
+
 /// Of the paths in the sources that the documents name, none is gone.
 #[test]
 fn named_sources_exist() {
