@@ -41,7 +41,7 @@ fn the_defaults_are_those_of_the_code() {
     let network = config::default_nat();
     let address = network.mode.address().expect("NAT has one");
     let table = network.table().to_string();
-    for document in ["README.md", "docs/nat.md", "docs/man/kvmnet-natup.8"] {
+    for document in ["docs/from-scripts.md", "docs/nat.md", "docs/man/kvmnet-natup.8"] {
         let text = read(document);
         let wanted = [
             address.to_string(),
