@@ -58,7 +58,7 @@ require-cargo:
 	@command -v $(CARGO) >/dev/null || { echo 'kvmnet needs Rust 1.85 or newer (cargo): apt-get install cargo on Debian 13, or https://rustup.rs' >&2; exit 1; }
 
 binaries: require-cargo
-	KVMNET_BINDIR='$(BINDIR)' $(CARGO) build --release --locked --target $(TARGET) -p kvmnet-helpers -p kvmnet
+	KVMNET_BINDIR='$(BINDIR)' KVMNET_LIBEXECDIR='$(LIBEXECDIR)' $(CARGO) build --release --locked --target $(TARGET) -p kvmnet-helpers -p kvmnet
 
 build: binaries
 	@rm -rf $(STAGE)
