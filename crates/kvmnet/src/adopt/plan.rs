@@ -118,12 +118,17 @@ fn couple(
     circumstances: &mut Circumstances,
     plan: &mut Plan,
 ) {
+    // What it was made into tells what it was.
+    let adopted = |script: &Observed| match &script.state {
+        State::Wrapper(wrapper, _) => Some(wrapper.helper.ends_with("kvmnet-natup")),
+        _ => None,
+    };
+    let mut is_nat = up.and_then(adopted);
     let half = |script: Option<&Observed>| script.map(|script| Half::of(script, circumstances));
     let (mut up, mut down) = (half(up), half(down));
     let mut file = None;
-    let mut is_nat = None;
     if let Some(up) = &mut up {
-        is_nat = up.judge_up(circumstances, &mut file);
+        is_nat = is_nat.or(up.judge_up(circumstances, &mut file));
     }
     if let Some(down) = &mut down {
         let reading = up.as_ref().and_then(|up| up.script.reading.clone());

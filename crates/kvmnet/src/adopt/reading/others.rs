@@ -1,6 +1,6 @@
 //! Everything else that old scripts do: settings of the kernel, servers, looking, and waiting.
 
-use super::values::{TAP, UNKNOWN};
+use super::values::UNKNOWN;
 use super::walk::{Command, Found};
 use super::{Reading, is_known, program};
 
@@ -157,7 +157,10 @@ pub fn other(name: &str, command: Command, reading: &mut Reading) -> Found {
 /// at, too, and others it doesn't know.
 fn looks(name: &str, arguments: &[&str]) -> Found {
     let talks = ["echo", "printf", "logger", "exit", "return"].contains(&name);
-    if !talks && arguments.iter().any(|word| word.starts_with('/') && !is_of_the_system(word)) {
+    // What an administrator writes; a pattern of awk's begins with a slash, too.
+    let own = ["/etc/", "/root/", "/home/", "/opt/", "/srv/", "/var/lib/", "/usr/local/etc/"];
+    let is_own = |word: &&str| own.iter().any(|directory| word.starts_with(directory));
+    if !talks && arguments.iter().any(is_own) {
         return Found::problem("what it does depends on a file");
     }
     Found::Understood
@@ -173,13 +176,14 @@ fn is_of_the_system(path: &str) -> bool {
 /// or days that can't be told from here.
 fn condition(arguments: &[&str]) -> Found {
     const COMPARISONS: [&str; 4] = ["=", "==", "!=", "=~"];
-    let empty_or_fixed = |word: &&str| word.is_empty() || word.len() == 1;
+    // `[ "$1" = "" ]`, and `[ "x$1" = x ]`
+    let asks = |one: &str, other: &str| {
+        one.is_empty() || (one.len() == 1 && other.len() > 1 && other.starts_with(one))
+    };
     for (at, _) in arguments.iter().enumerate().filter(|(_, word)| COMPARISONS.contains(word)) {
         let left = at.checked_sub(1).and_then(|at| arguments.get(at)).copied().unwrap_or_default();
         let right = arguments.get(at + 1).copied().unwrap_or_default();
-        // `[ "x$1" = x ]`
-        let is_there = [left, right].iter().any(empty_or_fixed);
-        if !is_there || (left == TAP && !right.is_empty()) {
+        if !asks(left, right) && !asks(right, left) {
             return Found::problem("what it does depends on a comparison");
         }
     }
