@@ -70,11 +70,12 @@ require-cargo:
 # Where the crates lie must not show in what is built from them: the same bytes for everybody.
 REMAP      := --remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)=/cargo
 
-# The helpers look beside themselves and where kvmnet usually is; only another place is built in.
-ELSEWHERE  := $(filter-out /usr/bin /usr/local/bin,$(BINDIR))
+# The programs look for each other beside themselves and in the usual places; only others are built in.
+ELSEWHERE  := $(addprefix KVMNET_BINDIR=,$(filter-out /usr/bin /usr/local/bin,$(BINDIR))) \
+              $(addprefix KVMNET_LIBEXECDIR=,$(filter-out /usr/libexec /usr/local/libexec,$(LIBEXECDIR)))
 
 binaries: require-cargo
-	$(if $(ELSEWHERE),KVMNET_BINDIR='$(BINDIR)') $(CARGO) build --release --locked --target $(TARGET) \
+	env $(ELSEWHERE) $(CARGO) build --release --locked --target $(TARGET) \
 	    --config 'target.$(TARGET).rustflags=["$(REMAP)"]' -p kvmnet-helpers -p kvmnet
 	@CARGO='$(CARGO)' packaging/third-party '$(TARGET)' >$(RELEASE)/third-party.txt
 

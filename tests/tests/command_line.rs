@@ -29,6 +29,9 @@ fn wrong_usage() {
         &["down", "a/b"],
         &["gc", "lab"],
         &["reload", "lab"],
+        &["adopt", "--network", "lab"],
+        &["adopt", "--undo", "--network", "lab", "/etc/qemu-ifup"],
+        &["adopt", "--network", "Lab", "/etc/qemu-ifup"],
         &["completions"],
         &["completions", "csh"],
         &["--nope"],
@@ -61,6 +64,7 @@ fn help_and_version() {
         "down",
         "reload",
         "gc",
+        "adopt",
         "completions",
         "Exit codes: 0 done;",
     ] {
@@ -109,7 +113,7 @@ fn completions() {
         );
         host.run(&["bash", "-c", &script]).expect(line)
     };
-    for word in ["status", "check", "plan", "up", "down", "reload", "gc", "completions"] {
+    for word in ["status", "check", "plan", "up", "down", "reload", "gc", "adopt", "completions"] {
         assert!(complete("kvmnet ").split(' ').any(|found| found == word), "{word}");
     }
     assert!(complete("kvmnet status ").contains("--json --tree"), "{}", complete("kvmnet status "));

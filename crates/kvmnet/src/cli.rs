@@ -1,5 +1,7 @@
 //! The command line.
 
+use std::path::PathBuf;
+
 use clap::{Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use kvmnet_core::model::NetworkName;
@@ -61,6 +63,26 @@ pub enum Command {
     Reload,
     /// Take down every network that nobody uses: what killed VMs have left
     Gc,
+    /// Have old scripts, such as /etc/qemu-ifup, run kvmnet's programs under their old paths
+    ///
+    /// Without --yes it only tells what it would do. Without SCRIPT it looks at the usual places.
+    Adopt {
+        /// Do it
+        #[arg(long)]
+        yes: bool,
+        /// Put the scripts back, as they were
+        #[arg(long)]
+        undo: bool,
+        /// Adopt the scripts as this network, whatever else they do
+        #[arg(
+            long, value_name = "NAME", value_parser = parse_network, conflicts_with = "undo",
+            requires = "scripts"
+        )]
+        network: Option<NetworkName>,
+        /// Only these scripts, and the other half of each
+        #[arg(value_name = "SCRIPT")]
+        scripts: Vec<PathBuf>,
+    },
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -71,7 +93,14 @@ pub enum Command {
 impl Command {
     /// Whether it changes the host, so that the log should tell how it went.
     pub fn changes_something(&self) -> bool {
-        matches!(self, Self::Up { .. } | Self::Down { .. } | Self::Gc | Self::Reload)
+        matches!(
+            self,
+            Self::Up { .. }
+                | Self::Down { .. }
+                | Self::Gc
+                | Self::Reload
+                | Self::Adopt { yes: true, .. }
+        )
     }
 }
 

@@ -54,6 +54,28 @@ pub enum Error {
     /// Some networks could not be repaired.
     #[error("not all is as it should be: {}", list(.0))]
     Incomplete(Vec<Error>),
+    /// Scripts are to be replaced by who isn't root.
+    #[error("adopt: user {uid} may not replace scripts; run it as root")]
+    NotRoot {
+        /// The effective user.
+        uid: u32,
+    },
+    /// A file can't be looked at or changed.
+    #[error("{}: cannot be {what}", .path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What was to be done with it.
+        what: &'static str,
+        /// The cause.
+        source: io::Error,
+    },
+    /// Scripts were left as they are.
+    #[error("not adopted: {0}")]
+    NotAdopted(String),
+    /// Not everything is as it was before.
+    #[error("not undone: {0}")]
+    NotUndone(String),
     /// stdout doesn't take what is to be printed.
     #[error("cannot print")]
     Print(#[from] io::Error),

@@ -1,5 +1,6 @@
 //! The administrator's command: shows, checks, brings up and takes down the networks of guests.
 
+mod adopt;
 mod check;
 mod cli;
 mod error;
@@ -70,6 +71,9 @@ fn execute(command: Command) -> Result<ExitCode, Error> {
         Command::Down { network } => run::down(directory, &network),
         Command::Reload => reload::run(directory),
         Command::Gc => run::gc(directory),
+        Command::Adopt { yes, undo, network, scripts } => {
+            adopt::run(directory, &adopt::Options { yes, undo, network, scripts })
+        }
         Command::Completions { shell } => {
             let mut command = Cli::command();
             let mut script = Vec::new();

@@ -34,6 +34,9 @@ pub const OUTSIDE: &str = "203.0.113.1";
 const LAB: &str = "mode = \"nat\"\nbridge = \"br-lab\"\naddress = \"192.168.150.1/24\"\n\
                    taps = [\"lab*\"]\n";
 
+const WITH_DHCP: &str =
+    include_str!("../../../crates/kvmnet/src/adopt/fixtures/qemuwiki-dhcp-ifup");
+
 const FIXTURES: &[Fixture] = &[
     look("host", |_| {}),
     // The network default, a guest on it, and the administrator's troubles with it.
@@ -178,6 +181,16 @@ const FIXTURES: &[Fixture] = &[
         stage.host.ok("kvmnet up lab; ip tuntap add dev lab0 mode tap user nobody
                        KVMNET_NETWORK=lab /usr/libexec/kvmnet-natup lab0");
     }),
+    // Scripts from before kvmnet.
+    look("old scripts", old_scripts),
+    look("adopted scripts", |stage| {
+        old_scripts(stage);
+        stage.host.kvmnet_ok(&["adopt", "--yes", "/etc/qemu-natup"]);
+    }),
+    look("script with DHCP", |stage| {
+        stage.host.write_program("/etc/qemu-ifup", WITH_DHCP);
+        stage.host.write_program("/etc/qemu-ifdown", "#!/bin/sh\n:\n");
+    }),
     // The administrator's own bridge.
     look("own bridge without guest", own_bridge),
     look("own bridge", bridged),
@@ -238,6 +251,11 @@ impl Fixture {
         let changed = self.changes.is_none_or(|changes| wait_until(SOON, || changes(stage)));
         assert!(changed, "{at}: the commands don't help on `{}`", self.name);
     }
+}
+
+fn old_scripts(stage: &mut Stage) {
+    stage.host.ok("rm -f /etc/qemu-if*");
+    stage.host.install_legacy();
 }
 
 pub fn default(stage: &mut Stage) {

@@ -38,6 +38,7 @@ macro_rules! documents {
 
 documents! {
     readme: "README.md",
+    adopt: "docs/adopt.md",
     bridged: "docs/bridged.md",
     command: "docs/command.md",
     design: "docs/design.md",

@@ -55,6 +55,10 @@ fn usage_in_help(subcommand: &str) -> Usage {
     let help = help(&[subcommand]);
     let mut usage = Usage { options: options(&help), ..Usage::default() };
     usage.options.remove("help");
+    // What an option takes is named in the manual, too.
+    let of_options = section(&help, "Options").flat_map(str::split_whitespace);
+    let of_options = of_options.filter_map(|word| word.strip_prefix('<')?.strip_suffix('>'));
+    usage.arguments.extend(of_options.map(str::to_lowercase));
     for line in section(&help, "Arguments").map(str::trim) {
         if let Some(name) = line.strip_prefix(['<', '[']) {
             let name = name.split(['>', ']']).next().unwrap_or_default();

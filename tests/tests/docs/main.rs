@@ -9,9 +9,10 @@ mod text;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const DOCUMENTS: [&str; 19] = [
+const DOCUMENTS: [&str; 20] = [
     "README.md",
     "CHANGELOG.md",
+    "docs/adopt.md",
     "docs/design.md",
     "docs/command.md",
     "docs/networks.md",

@@ -30,11 +30,7 @@ pub struct NetworkFile {
 ///
 /// # Errors
 /// [`ConfigError::Text`] with the line, what is wrong, and what to write instead.
-pub(super) fn parse(
-    path: &Path,
-    text: &str,
-    name: &NetworkName,
-) -> Result<NetworkFile, ConfigError> {
+pub fn parse(path: &Path, text: &str, name: &NetworkName) -> Result<NetworkFile, ConfigError> {
     // Editors of another system put it there; it means nothing.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let reader = Reader { path, text };

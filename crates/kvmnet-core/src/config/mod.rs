@@ -18,7 +18,7 @@ use wildmatch::WildMatch;
 
 pub use defaults::{default_bridged, default_name, default_nat};
 pub use error::ConfigError;
-pub use file::NetworkFile;
+pub use file::{NetworkFile, parse};
 pub use files::{Configured, Files, conflict, path_of};
 
 use crate::model::{InterfaceName, Network, NetworkName};
