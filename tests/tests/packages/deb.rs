@@ -41,6 +41,25 @@ fn from_nothing_to_a_guest_with_nat_in_the_readmes_three_commands() {
     ok(&host, install.trim_start_matches("sudo "));
     let line = qemu.split_once(" ... ").expect("QEMU's own arguments").1.to_owned();
     assert_nat_works(&host, |spec| spec.line(&line));
+
+    // Debian's own scripts, taken over, are QEMU's package's to take away; what they led to stays.
+    ok(&host, "kvmnet adopt --yes");
+    assert!(ok(&host, "cat /etc/qemu-ifup").contains("exec /usr/libexec/kvmnet-ifup"));
+    ok(&host, &format!("{APT} purge qemu-system-common"));
+    assert!(!host.path("/etc/qemu-ifup").exists());
+    assert_eq!(ok(&host, "dpkg --verify kvmnet"), "");
+}
+
+#[test]
+fn removed_it_puts_the_old_scripts_back() {
+    let host = fresh();
+    install(&host);
+    host.install_legacy();
+    let scripts = "cd /etc && stat -c '%n %a %u %g %Y %s' qemu-* && sha256sum qemu-*";
+    let before = ok(&host, scripts);
+    let said = ok(&host, &format!("kvmnet adopt --yes && {APT} remove kvmnet"));
+    assert!(said.contains("runs /usr/libexec/kvmnet-natup now"), "{said}");
+    assert_eq!(ok(&host, scripts), before);
 }
 
 #[test]
