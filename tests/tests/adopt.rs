@@ -11,7 +11,7 @@ const DOWN: &str = "/etc/qemu-natdown";
 /// Everything about a file that an administrator could see, and its content.
 #[derive(Debug, PartialEq, Eq)]
 struct Kept {
-    content: Vec<u8>,
+    content: String,
     inode: u64,
     mode: u32,
     owner: (u32, u32),
@@ -23,9 +23,9 @@ fn kept(host: &Host, path: &str) -> Kept {
     let found = fs::symlink_metadata(&path).unwrap();
     Kept {
         content: if found.is_symlink() {
-            fs::read_link(&path).unwrap().into_os_string().into_encoded_bytes()
+            fs::read_link(&path).unwrap().display().to_string()
         } else {
-            fs::read(&path).unwrap()
+            format!("{:?}", String::from_utf8_lossy(&fs::read(&path).unwrap()))
         },
         inode: found.ino(),
         mode: found.mode(),
@@ -60,11 +60,11 @@ fn adopted(host: &Host, path: &str) -> bool {
 /// forwarding; and for whom there is NAT, and what comes of it on the way out.
 fn network(host: &Host, bridge: &str) -> String {
     format!(
-        "{:?} {:?} forwarding {} rules {}",
+        "{:?} {:?} forwarding {} masqueraded {}",
         host.ports(bridge),
         host.addresses(bridge),
         host.sysctl("net/ipv4/ip_forward").trim(),
-        host.count_rules("masquerade"),
+        host.count_rules("masquerade") > 0,
     )
 }
 
@@ -468,13 +468,16 @@ fn matters(call: &str) -> bool {
 #[test]
 fn purging_the_scripts_package_harms_nothing() {
     let host = host();
-    host.ok("mkdir -p /tmp/pkg/DEBIAN /tmp/pkg/etc && cd /tmp
+    host.ok("mkdir -p /tmp/pkg/DEBIAN /tmp/pkg/etc /tmp/base/DEBIAN /tmp/base/etc && cd /tmp
          printf 'Package: fake-qemu\\nVersion: 1\\nArchitecture: all\\nMaintainer: nobody <nobody@localhost>\\nDescription: scripts\\n' >pkg/DEBIAN/control
          echo /etc/qemu-ifup >pkg/DEBIAN/conffiles
          printf '#!/bin/sh\\nip link set $1 master br0\\n' >pkg/etc/qemu-ifup
          chmod 755 pkg/etc/qemu-ifup && dpkg-deb -b pkg fake.deb
+         # Somebody else's, so that /etc stays.
+         printf 'Package: fake-base\\nVersion: 1\\nArchitecture: all\\nMaintainer: nobody <nobody@localhost>\\nDescription: base\\n' >base/DEBIAN/control
+         : >base/etc/fake-base; dpkg-deb -b base base.deb
          mkdir -p dpkg/info dpkg/updates dpkg/triggers; : >dpkg/status
-         dpkg --admindir=/tmp/dpkg --force-not-root -i fake.deb");
+         dpkg --admindir=/tmp/dpkg -i base.deb fake.deb");
     host.kvmnet_ok(&["adopt", "--yes", "/etc/qemu-ifup"]);
     let helper = host.ok("sha256sum /usr/libexec/kvmnet-ifup");
     host.ok("dpkg --admindir=/tmp/dpkg --purge fake-qemu");

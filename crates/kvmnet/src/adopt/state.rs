@@ -28,6 +28,13 @@ impl Identity {
         }
     }
 
+    /// Whether the content is the same, as far as that can be seen. The number may be another: on
+    /// overlayfs a file gets a new one with its first change, be it a second name.
+    #[must_use]
+    pub fn is_unchanged_since(self, before: Self) -> bool {
+        (self.size, self.changed) == (before.size, before.changed)
+    }
+
     /// That of what is at a path, be it a link; none where nothing is.
     ///
     /// # Errors

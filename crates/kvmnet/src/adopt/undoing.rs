@@ -30,12 +30,12 @@ pub fn run(directory: &Path, options: &Options) -> Result<ExitCode, Error> {
         .collect();
     // A file goes where its script does.
     let gone = |found: &&Found| {
-        steps.iter().any(|(script, step)| {
-            script.path == found.written.script && !matches!(step, Step::Stays(..))
-        })
+        steps
+            .iter()
+            .any(|(script, step)| script.path == found.script && !matches!(step, Step::Stays(..)))
     };
     let (untouched, changed): (Vec<&Found>, Vec<&Found>) =
-        written.iter().filter(gone).partition(|found| found.is_untouched());
+        written.iter().filter(gone).partition(|found| found.untouched);
     let nothing = steps.iter().all(|(_, step)| *step == Step::Nothing) && untouched.is_empty();
     let mut text = String::new();
     for (script, step) in &steps {
@@ -56,12 +56,12 @@ pub fn run(directory: &Path, options: &Options) -> Result<ExitCode, Error> {
     }
     say(&text)?;
     if options.yes {
-        act(&steps, &untouched)?;
+        act(directory, &steps, &untouched)?;
     }
     if stays.is_empty() { Ok(ExitCode::SUCCESS) } else { Err(Error::NotUndone(stays.join("; "))) }
 }
 
-fn act(steps: &[(Observed, Step)], untouched: &[&Found]) -> Result<(), Error> {
+fn act(directory: &Path, steps: &[(Observed, Step)], untouched: &[&Found]) -> Result<(), Error> {
     for (script, step) in steps {
         let path = &script.path;
         match step {
@@ -83,10 +83,10 @@ fn act(steps: &[(Observed, Step)], untouched: &[&Found]) -> Result<(), Error> {
         // What a run that was killed has left.
         files::clean(path).map_err(failed(path, "cleared up beside"))?;
     }
+    files::clean_directory(directory).map_err(failed(directory, "cleared up"))?;
     for found in untouched {
         let path = &found.path;
         files::take_away(path).map_err(failed(path, "taken away"))?;
-        files::clean(path).map_err(failed(path, "cleared up beside"))?;
         done(&format!("{}: taken away", path.display()))?;
     }
     Ok(())
@@ -132,7 +132,8 @@ fn written_files(directory: &Path) -> Vec<Found> {
     let read = |path: PathBuf| {
         let is_file = fs::symlink_metadata(&path).is_ok_and(|found| found.is_file());
         let text = is_file.then(|| fs::read_to_string(&path).ok()).flatten()?;
-        Some(Found { written: Written::read(&text)?, path, text })
+        let (script, untouched) = Written::read(&text)?;
+        Some(Found { path, text, script, untouched })
     };
     paths.into_iter().filter_map(read).collect()
 }
@@ -149,7 +150,7 @@ fn scripts(named: &[PathBuf], written: &[Found]) -> Result<Vec<Observed>, Error>
                 paths.extend(name.strip_suffix(BACKUP).map(|name| Path::new(directory).join(name)));
             }
         }
-        paths.extend(written.iter().map(|found| found.written.script.clone()));
+        paths.extend(written.iter().map(|found| found.script.clone()));
         let mut seen = std::collections::BTreeSet::new();
         paths.retain(|path| seen.insert(path.clone()));
         return Ok(paths.iter().map(|path| Observed::at(path)).collect());
