@@ -310,6 +310,17 @@ fn networks_that_have_a_file() {
     );
     assert!(host.path("/etc/kvmnet/default.toml").exists());
     assert_eq!(fs::read_to_string(host.path(UP)).unwrap(), script);
+    // One that two need goes with the second.
+    host.ok("rm /etc/kvmnet/default.toml; cp /etc/qemu-natup /etc/qemu-ifup");
+    host.kvmnet_ok(&["adopt", "--yes"]);
+    let told = host.kvmnet_ok(&["adopt", "--undo", "--yes", "/etc/qemu-ifup"]);
+    assert!(told.contains("/etc/kvmnet/default.toml: stays, for /etc/qemu-natup"), "{told}");
+    let _tap = host.tap("vnet1");
+    host.ok("/etc/qemu-natup vnet1");
+    assert_eq!(host.ports("br-lab"), ["vnet1"]);
+    host.kvmnet_ok(&["adopt", "--undo", "--yes", UP]);
+    assert!(!host.path("/etc/kvmnet/default.toml").exists());
+    host.ok("rm /etc/qemu-ifup");
     // A mistake in any file has to be mended first.
     host.describe("default", "mode = \"natt\"\n");
     let output = host.kvmnet(&["adopt", "--yes"]);

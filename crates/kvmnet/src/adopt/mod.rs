@@ -1,5 +1,6 @@
 //! `kvmnet adopt`: old scripts become kvmnet's programs, under their old paths; and back.
 
+mod choice;
 mod files;
 mod meaning;
 mod network;

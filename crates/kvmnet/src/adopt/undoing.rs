@@ -28,14 +28,26 @@ pub fn run(directory: &Path, options: &Options) -> Result<ExitCode, Error> {
             _ => None,
         })
         .collect();
-    // A file goes where its script does.
-    let gone = |found: &&Found| {
-        steps
+    let (mut untouched, mut changed, mut used) = (Vec::new(), Vec::new(), Vec::new());
+    let all = scripts(&[], &written)?;
+    for found in &written {
+        let (users, leavers): (Vec<&Path>, Vec<&Path>) = all
             .iter()
-            .any(|(script, step)| script.path == found.script && !matches!(step, Step::Stays(..)))
-    };
-    let (untouched, changed): (Vec<&Found>, Vec<&Found>) =
-        written.iter().filter(gone).partition(|found| found.untouched);
+            .chain(steps.iter().map(|(script, _)| script))
+            .filter(|script| uses(script, found))
+            .map(|script| script.path.as_path())
+            .partition(|path| !steps.iter().any(|(script, step)| goes(&script.path, path, step)));
+        let named = steps.iter().any(|(script, step)| goes(&script.path, &found.script, step));
+        match users.first() {
+            // A file goes where its script does, and with the last that needs it.
+            _ if !named && leavers.is_empty() => {}
+            Some(user) => {
+                used.push(format!("{}: stays, for {}\n", found.path.display(), user.display()))
+            }
+            None if found.untouched => untouched.push(found),
+            None => changed.push(found),
+        }
+    }
     let nothing = steps.iter().all(|(_, step)| *step == Step::Nothing) && untouched.is_empty();
     let mut text = String::new();
     for (script, step) in &steps {
@@ -44,6 +56,7 @@ pub fn run(directory: &Path, options: &Options) -> Result<ExitCode, Error> {
     for found in &changed {
         text += &format!("{}: was changed since it was written, and stays\n", found.path.display());
     }
+    text.extend(used);
     if !options.yes {
         for found in &untouched {
             text += &show::diff(&found.path, Some(&found.text), None);
@@ -59,6 +72,21 @@ pub fn run(directory: &Path, options: &Options) -> Result<ExitCode, Error> {
         act(directory, &steps, &untouched)?;
     }
     if stays.is_empty() { Ok(ExitCode::SUCCESS) } else { Err(Error::NotUndone(stays.join("; "))) }
+}
+
+/// Whether that path is this one, and nobody's wrapper is there afterwards.
+fn goes(script: &Path, path: &Path, step: &Step) -> bool {
+    script == path && !matches!(step, Step::Stays(..))
+}
+
+/// Whether a wrapper puts taps on the network that a file describes.
+fn uses(script: &Observed, found: &Found) -> bool {
+    let State::Wrapper(wrapper, _) = &script.state else { return false };
+    let name = found.path.file_stem();
+    match &wrapper.network {
+        Some(network) => name == Some(network.as_str().as_ref()),
+        None => name == Some("default".as_ref()) && wrapper.helper.ends_with("kvmnet-natup"),
+    }
 }
 
 fn act(directory: &Path, steps: &[(Observed, Step)], untouched: &[&Found]) -> Result<(), Error> {

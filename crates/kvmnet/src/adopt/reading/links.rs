@@ -175,7 +175,7 @@ fn add(rest: &[&str], reading: &mut Reading) -> Found {
 }
 
 /// What stands behind `type bridge`.
-fn bridge_options<'a>(words: &mut dyn Iterator<Item = &'a str>) -> Option<Found> {
+fn bridge_options(words: &mut dyn Iterator<Item = &str>) -> Option<Found> {
     let mut found = None;
     while let Some(option) = words.next() {
         words.next();
