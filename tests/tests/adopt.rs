@@ -75,7 +75,7 @@ fn the_old_how_tos_nat_scripts() {
     let before = names(&host);
     // As it was, with QEMU's own way to call it.
     let guest = host.tap_machine("vnet0", "192.168.100.10/24", "192.168.100.1");
-    let _server = host.outside_tcp_server(7000);
+    let _servers = (host.outside().tcp_server(7000), host.outside().udp_server(7000));
     host.ok("/etc/qemu-natup vnet0");
     let old = network(&host, "br0");
     host.ok("/etc/qemu-natdown vnet0");
@@ -147,7 +147,7 @@ fn other_forms_make_the_same_network() {
         host.kvmnet_ok(&["adopt", "--yes"]);
         host.ok("/etc/qemu-ifup vnet0");
         assert_eq!(network(&host, bridge), old, "{name}");
-        let _server = host.outside_tcp_server(7000);
+        let _servers = (host.outside().tcp_server(7000), host.outside().udp_server(7000));
         machine.assert_reaches("10.0.0.1:7000");
         assert_eq!(
             host.kvmnet_ok(&["check"]),
