@@ -11,7 +11,7 @@ const DOWN: &str = "/etc/qemu-natdown";
 /// Everything about a file that an administrator could see, and its content.
 #[derive(Debug, PartialEq, Eq)]
 struct Kept {
-    content: Vec<u8>,
+    content: String,
     inode: u64,
     mode: u32,
     owner: (u32, u32),
@@ -23,9 +23,9 @@ fn kept(host: &Host, path: &str) -> Kept {
     let found = fs::symlink_metadata(&path).unwrap();
     Kept {
         content: if found.is_symlink() {
-            fs::read_link(&path).unwrap().into_os_string().into_encoded_bytes()
+            fs::read_link(&path).unwrap().display().to_string()
         } else {
-            fs::read(&path).unwrap()
+            format!("{:?}", String::from_utf8_lossy(&fs::read(&path).unwrap()))
         },
         inode: found.ino(),
         mode: found.mode(),
@@ -60,11 +60,11 @@ fn adopted(host: &Host, path: &str) -> bool {
 /// forwarding; and for whom there is NAT, and what comes of it on the way out.
 fn network(host: &Host, bridge: &str) -> String {
     format!(
-        "{:?} {:?} forwarding {} rules {}",
+        "{:?} {:?} forwarding {} masqueraded {}",
         host.ports(bridge),
         host.addresses(bridge),
         host.sysctl("net/ipv4/ip_forward").trim(),
-        host.count_rules("masquerade"),
+        host.count_rules("masquerade") > 0,
     )
 }
 
@@ -75,7 +75,7 @@ fn the_old_how_tos_nat_scripts() {
     let before = names(&host);
     // As it was, with QEMU's own way to call it.
     let guest = host.tap_machine("vnet0", "192.168.100.10/24", "192.168.100.1");
-    let _server = host.outside_tcp_server(7000);
+    let _servers = (host.outside().tcp_server(7000), host.outside().udp_server(7000));
     host.ok("/etc/qemu-natup vnet0");
     let old = network(&host, "br0");
     host.ok("/etc/qemu-natdown vnet0");
@@ -147,7 +147,7 @@ fn other_forms_make_the_same_network() {
         host.kvmnet_ok(&["adopt", "--yes"]);
         host.ok("/etc/qemu-ifup vnet0");
         assert_eq!(network(&host, bridge), old, "{name}");
-        let _server = host.outside_tcp_server(7000);
+        let _servers = (host.outside().tcp_server(7000), host.outside().udp_server(7000));
         machine.assert_reaches("10.0.0.1:7000");
         assert_eq!(
             host.kvmnet_ok(&["check"]),
@@ -310,6 +310,17 @@ fn networks_that_have_a_file() {
     );
     assert!(host.path("/etc/kvmnet/default.toml").exists());
     assert_eq!(fs::read_to_string(host.path(UP)).unwrap(), script);
+    // One that two need goes with the second.
+    host.ok("rm /etc/kvmnet/default.toml; cp /etc/qemu-natup /etc/qemu-ifup");
+    host.kvmnet_ok(&["adopt", "--yes"]);
+    let told = host.kvmnet_ok(&["adopt", "--undo", "--yes", "/etc/qemu-ifup"]);
+    assert!(told.contains("/etc/kvmnet/default.toml: stays, for /etc/qemu-natup"), "{told}");
+    let _tap = host.tap("vnet1");
+    host.ok("/etc/qemu-natup vnet1");
+    assert_eq!(host.ports("br-lab"), ["vnet1"]);
+    host.kvmnet_ok(&["adopt", "--undo", "--yes", UP]);
+    assert!(!host.path("/etc/kvmnet/default.toml").exists());
+    host.ok("rm /etc/qemu-ifup");
     // A mistake in any file has to be mended first.
     host.describe("default", "mode = \"natt\"\n");
     let output = host.kvmnet(&["adopt", "--yes"]);
@@ -468,13 +479,16 @@ fn matters(call: &str) -> bool {
 #[test]
 fn purging_the_scripts_package_harms_nothing() {
     let host = host();
-    host.ok("mkdir -p /tmp/pkg/DEBIAN /tmp/pkg/etc && cd /tmp
+    host.ok("mkdir -p /tmp/pkg/DEBIAN /tmp/pkg/etc /tmp/base/DEBIAN /tmp/base/etc && cd /tmp
          printf 'Package: fake-qemu\\nVersion: 1\\nArchitecture: all\\nMaintainer: nobody <nobody@localhost>\\nDescription: scripts\\n' >pkg/DEBIAN/control
          echo /etc/qemu-ifup >pkg/DEBIAN/conffiles
          printf '#!/bin/sh\\nip link set $1 master br0\\n' >pkg/etc/qemu-ifup
          chmod 755 pkg/etc/qemu-ifup && dpkg-deb -b pkg fake.deb
+         # Somebody else's, so that /etc stays.
+         printf 'Package: fake-base\\nVersion: 1\\nArchitecture: all\\nMaintainer: nobody <nobody@localhost>\\nDescription: base\\n' >base/DEBIAN/control
+         : >base/etc/fake-base; dpkg-deb -b base base.deb
          mkdir -p dpkg/info dpkg/updates dpkg/triggers; : >dpkg/status
-         dpkg --admindir=/tmp/dpkg --force-not-root -i fake.deb");
+         dpkg --admindir=/tmp/dpkg -i base.deb fake.deb");
     host.kvmnet_ok(&["adopt", "--yes", "/etc/qemu-ifup"]);
     let helper = host.ok("sha256sum /usr/libexec/kvmnet-ifup");
     host.ok("dpkg --admindir=/tmp/dpkg --purge fake-qemu");

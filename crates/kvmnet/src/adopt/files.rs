@@ -7,11 +7,14 @@ use std::path::{Path, PathBuf};
 
 use super::state::{Identity, backup_of};
 
+/// What is behind the name of a file that is being written.
+const UNFINISHED: &str = ".kvmnet-adopt";
+
 /// Where a file is written before it takes its place: beside it, hidden, so that no reader of the
 /// directory takes it for what it isn't.
 fn beside(path: &Path) -> PathBuf {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    path.with_file_name(format!(".{name}.kvmnet-adopt"))
+    path.with_file_name(format!(".{name}{UNFINISHED}"))
 }
 
 /// Takes away what a run that was killed has left beside a path.
@@ -27,6 +30,21 @@ fn remove(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
+}
+
+/// The same for all files of a directory.
+///
+/// # Errors
+/// Those of removing them.
+pub fn clean_directory(directory: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with('.') && name.ends_with(UNFINISHED) {
+            remove(&entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// Writes a file beside `path`, down to the disk.
@@ -90,7 +108,8 @@ fn set_aside(path: &Path, backup: &Path, identity: Identity) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
         _ => {}
     }
-    if Identity::at(backup)? != Some(identity) || Identity::at(path)? != Some(identity) {
+    let now = Identity::at(path)?;
+    if Identity::at(backup)? != now || !now.is_some_and(|now| now.is_unchanged_since(identity)) {
         return Err(io::Error::new(
             io::ErrorKind::ResourceBusy,
             "it was changed while it was read; try again",

@@ -1,5 +1,6 @@
 //! `kvmnet adopt`: old scripts become kvmnet's programs, under their old paths; and back.
 
+mod choice;
 mod files;
 mod meaning;
 mod network;
@@ -112,7 +113,7 @@ fn adopt(directory: &Path, options: &Options) -> Result<ExitCode, Error> {
     }
     say(&text)?;
     if options.yes {
-        act(&plan)?;
+        act(directory, &plan)?;
     }
     let stays = staying(&plan);
     if stays.is_empty() { Ok(ExitCode::SUCCESS) } else { Err(Error::NotAdopted(stays.join("; "))) }
@@ -137,10 +138,10 @@ fn staying(plan: &Plan) -> Vec<String> {
     stays.collect()
 }
 
-fn act(plan: &Plan) -> Result<(), Error> {
+fn act(directory: &Path, plan: &Plan) -> Result<(), Error> {
+    files::clean_directory(directory).map_err(failed(directory, "cleared up"))?;
     // First what a wrapper names.
     for file in &plan.files {
-        let _ = files::clean(&file.path);
         files::create(&file.path, &file.written.text()).map_err(failed(&file.path, "written"))?;
         done(&format!("{}: written, for {}", file.path.display(), file.written.script.display()))?;
     }

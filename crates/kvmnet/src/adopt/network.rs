@@ -3,7 +3,6 @@
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
-use ipnet::Ipv4Net;
 use kvmnet_core::model::{InterfaceName, ManagedNetwork, Mode, Network};
 
 use super::wrapper::SIGN;
@@ -78,48 +77,33 @@ impl Written {
     /// Its text.
     #[must_use]
     pub fn text(&self) -> String {
-        let mut sign =
-            format!("{} {} {}", self.script.display(), self.settings.word(), self.settings.bridge);
-        if let Some(address) = self.settings.mode.and_then(Mode::address) {
-            let _ = write!(sign, " {address}");
-        }
-        if let Some(mtu) = self.settings.mtu {
-            let _ = write!(sign, " mtu={mtu}");
-        }
-        format!(
-            "{SIGN}{sign}\n\
-             # As it is, kvmnet adopt --undo takes this file away; once you have changed it, it stays.\n{}",
+        let rest = format!(
+            "# As it is, kvmnet adopt --undo takes this file away; once you have changed it, it stays.\n{}",
             self.settings.keys()
-        )
+        );
+        format!("{SIGN}{} {:016x}\n{rest}", self.script.display(), sum(&rest))
     }
 
-    /// The script that a file was written for, and what it said then; none where it wasn't.
+    /// The script that a file was written for, and whether it is as it was written; none where it was
+    /// written by somebody else.
     #[must_use]
-    pub fn read(text: &str) -> Option<Self> {
-        let sign = text.lines().next()?.strip_prefix(SIGN)?;
-        let mut words = sign.split(' ');
-        let (script, mode, bridge) = (words.next()?, words.next()?, words.next()?);
-        let mut words = words.peekable();
-        let mode = match mode {
-            "bridged" => None,
-            "isolated" => Some(Mode::Isolated),
-            "nat" => Some(Mode::Nat(words.next()?.parse::<Ipv4Net>().ok()?)),
-            "routed" => Some(Mode::Routed(words.next()?.parse::<Ipv4Net>().ok()?)),
-            _ => return None,
-        };
-        let mtu = match words.next() {
-            None => None,
-            Some(word) => Some(word.strip_prefix("mtu=")?.parse().ok()?),
-        };
-        let bridge = InterfaceName::parse(bridge.as_ref()).ok()?;
-        Path::new(script)
-            .is_absolute()
-            .then(|| Self { script: script.into(), settings: Settings { mode, bridge, mtu } })
+    pub fn read(text: &str) -> Option<(PathBuf, bool)> {
+        let (sign, rest) = text.split_once('\n')?;
+        let (script, written) = sign.strip_prefix(SIGN)?.split_once(' ')?;
+        let untouched = written == format!("{:016x}", sum(rest));
+        Path::new(script).is_absolute().then(|| (script.into(), untouched))
     }
+}
+
+/// A checksum (FNV-1a) against a change by hand, not against one that is meant to go unseen.
+fn sum(text: &str) -> u64 {
+    let step = |sum: u64, byte: u8| (sum ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, step)
 }
 
 #[cfg(test)]
 mod tests {
+    use ipnet::Ipv4Net;
     use kvmnet_core::config;
     use kvmnet_core::model::NetworkName;
 
@@ -139,7 +123,10 @@ mod tests {
         ] {
             let settings = Settings { mode, bridge: bridge.clone(), mtu };
             let written = Written { script: "/etc/qemu-natup".into(), settings };
-            assert_eq!(Written::read(&written.text()), Some(written.clone()));
+            let text = written.text();
+            assert_eq!(Written::read(&text), Some(("/etc/qemu-natup".into(), true)));
+            let changed = text.replacen("mode", "Mode", 1);
+            assert_eq!(Written::read(&changed), Some(("/etc/qemu-natup".into(), false)));
             let name = NetworkName::parse("lab").unwrap();
             let file = config::parse(Path::new("lab.toml"), &written.text(), &name).unwrap();
             assert_eq!(Settings::of(&file.network), written.settings);
@@ -150,10 +137,9 @@ mod tests {
     fn what_is_none() {
         for text in [
             "mode = \"nat\"\n",
-            "# kvmnet adopt: /a nat br0\n",
-            "# kvmnet adopt: /a nat br0 x\n",
-            "# kvmnet adopt: a bridged br0\n",
-            "# kvmnet adopt: /a bridged br0 mtu=x\n",
+            "# kvmnet adopt: /a\n",
+            "# kvmnet adopt: a 0123456789abcdef\n",
+            "# kvmnet adopt: /a 0123456789abcdef",
         ] {
             assert_eq!(Written::read(text), None, "{text}");
         }

@@ -3,10 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use kvmnet_core::config::{self, Configured};
-use kvmnet_core::model::{Network, NetworkName};
+use kvmnet_core::model::NetworkName;
 
-use super::meaning::{self, Host, Joined, Meaning};
-use super::network::{Settings, Written};
+use super::choice;
+use super::meaning::{self, Host, Meaning};
+use super::network::Written;
 use super::reading::{self, Reading};
 use super::state::{Identity, Observed, State};
 use super::wrapper::{self, Wrapper};
@@ -271,16 +272,26 @@ impl Half {
                 let all = reading_of_problems(self.script.reading.as_ref()).chain(reasons);
                 let all: Vec<_> = all.map(|why| format!("in spite of: {why}")).collect();
                 self.note(all);
-                self.named(name, joined, circumstances)
+                choice::named(&self.script.path, name, joined.as_ref(), circumstances)
             }
             None => {
                 if let Some(own) = self.reasons() {
                     own.extend(reasons);
                 }
-                joined.and_then(|joined| self.found(&joined, circumstances))
+                let joined = joined?;
+                choice::found(&self.script.path, &joined, circumstances)
             }
         };
-        let chosen = chosen?;
+        let chosen = match chosen {
+            Ok(chosen) => chosen,
+            Err(why) => {
+                if let Some(reasons) = self.reasons() {
+                    reasons.extend(why);
+                }
+                return None;
+            }
+        };
+        self.note(chosen.note.clone());
         self.script.network = Some(chosen.words.clone());
         let has_taps = circumstances.networks.iter().any(|network| !network.file.taps.is_empty());
         let is_own_choice = match &chosen.name {
@@ -319,176 +330,6 @@ impl Half {
         }
         self.adopt(if is_nat { "kvmnet-natdown" } else { "kvmnet-ifdown" }, None, circumstances);
     }
-
-    /// The network that was named: it is taken as its file says, or its file is written.
-    fn named(
-        &mut self,
-        name: &NetworkName,
-        joined: Option<Joined>,
-        circumstances: &Circumstances,
-    ) -> Option<Chosen> {
-        let settings = joined.as_ref().map(settings_of);
-        let existing = circumstances.networks.iter().find(|network| network.name == *name);
-        if let Some(existing) = existing {
-            let network = &existing.file.network;
-            if let Some(settings) = settings.filter(|wanted| !meaning::is_the_same(network, wanted))
-            {
-                self.note([format!(
-                    "the script is for {}, and {} for {}",
-                    settings.describe(),
-                    existing.path.display(),
-                    Settings::of(network).describe()
-                )]);
-            }
-            return Some(Chosen::existing(existing));
-        }
-        let built_in = Network::Managed(config::default_nat());
-        if *name == config::default_name()
-            && settings.as_ref().is_none_or(|wanted| meaning::is_the_same(&built_in, wanted))
-        {
-            return Some(Chosen::built_in(&built_in));
-        }
-        match settings {
-            Some(settings) => self.new_file(name.clone(), settings, circumstances),
-            None => {
-                let path = config::path_of(circumstances.directory, name);
-                if let Some(reasons) = self.reasons() {
-                    reasons.push(format!(
-                        "there is no {}, and the script does not say enough to write it",
-                        path.display()
-                    ));
-                }
-                None
-            }
-        }
-    }
-
-    /// The network that does what the script does.
-    fn found(&mut self, joined: &Joined, circumstances: &Circumstances) -> Option<Chosen> {
-        let Joined::Network(settings) = joined else {
-            return Some(Chosen {
-                name: None,
-                managed: false,
-                words: "bridged on br0, or else on the bridge with a default route (built in)"
-                    .into(),
-                file: None,
-            });
-        };
-        let networks = &circumstances.networks;
-        let same = |network: &&Configured| meaning::is_the_same(&network.file.network, settings);
-        if let Some(existing) = networks.iter().find(same) {
-            return Some(Chosen::existing(existing));
-        }
-        let has_default = networks.iter().any(|network| network.name == config::default_name());
-        let built_in = Network::Managed(config::default_nat());
-        if !has_default && meaning::is_the_same(&built_in, settings) {
-            return Some(Chosen::built_in(&built_in));
-        }
-        let is_nat = matches!(settings.mode, Some(kvmnet_core::model::Mode::Nat(_)));
-        let name = if is_nat && !has_default {
-            Some(config::default_name())
-        } else {
-            name_of_bridge(settings.bridge.as_str())
-        };
-        let Some(name) = name else {
-            if let Some(reasons) = self.reasons() {
-                reasons.push(format!("no network can be called {}", settings.bridge));
-            }
-            return None;
-        };
-        self.new_file(name, settings.clone(), circumstances)
-    }
-
-    fn new_file(
-        &mut self,
-        name: NetworkName,
-        settings: Settings,
-        circumstances: &Circumstances,
-    ) -> Option<Chosen> {
-        let path = config::path_of(circumstances.directory, &name);
-        let written = Written { script: self.script.path.clone(), settings };
-        let mut problems = Vec::new();
-        for other in &circumstances.networks {
-            if other.name == name {
-                problems.push(format!(
-                    "{} is there, and says {}, not {}",
-                    path.display(),
-                    Settings::of(&other.file.network).describe(),
-                    written.settings.describe()
-                ));
-            }
-        }
-        // The same reader as at a guest's start.
-        match config::parse(&path, &written.text(), &name) {
-            Err(error) => problems.push(format!("its network cannot be: {error}")),
-            Ok(parsed) => {
-                let others = circumstances.networks.iter().filter(|other| other.name != name);
-                problems.extend(others.filter_map(|other| {
-                    let what = config::conflict(&parsed.network, &other.file.network)?;
-                    Some(format!(
-                        "it is for {}, and {} for {}: both {what}",
-                        written.settings.describe(),
-                        other.path.display(),
-                        Settings::of(&other.file.network).describe()
-                    ))
-                }));
-            }
-        }
-        if !problems.is_empty() {
-            if let Some(reasons) = self.reasons() {
-                reasons.extend(problems);
-            }
-            return None;
-        }
-        let words = format!("network {name}, {}", written.settings.describe());
-        let managed = written.settings.mode.is_some();
-        let file = Some(NewFile { name: name.clone(), path, written });
-        Some(Chosen { name: Some(name), managed, words, file })
-    }
-}
-
-/// A network for a script's taps.
-struct Chosen {
-    name: Option<NetworkName>,
-    managed: bool,
-    words: String,
-    file: Option<NewFile>,
-}
-
-impl Chosen {
-    fn existing(existing: &Configured) -> Self {
-        let settings = Settings::of(&existing.file.network);
-        Self {
-            name: Some(existing.name.clone()),
-            managed: settings.mode.is_some(),
-            words: format!(
-                "network {}, {} ({})",
-                existing.name,
-                settings.describe(),
-                existing.path.display()
-            ),
-            file: None,
-        }
-    }
-
-    fn built_in(network: &Network) -> Self {
-        let (name, settings) = (config::default_name(), Settings::of(network));
-        Self {
-            words: format!("network {name}, {} (built in)", settings.describe()),
-            name: Some(name),
-            managed: true,
-            file: None,
-        }
-    }
-}
-
-fn settings_of(joined: &Joined) -> Settings {
-    match joined {
-        Joined::BuiltInBridge => {
-            Settings { mode: None, bridge: config::default_bridged().bridge, mtu: None }
-        }
-        Joined::Network(settings) => settings.clone(),
-    }
 }
 
 fn reading_of_problems(reading: Option<&Reading>) -> impl Iterator<Item = String> + use<> {
@@ -515,13 +356,4 @@ fn of_dhcp(remark: &reading::Remark) -> String {
         "line {}: {}: kvmnet serves no DHCP; it has to become a service of the host's",
         remark.line, remark.text
     )
-}
-
-/// A network's name from a bridge's.
-fn name_of_bridge(bridge: &str) -> Option<NetworkName> {
-    let plain = |c: char| {
-        let c = c.to_ascii_lowercase();
-        if c.is_ascii_alphanumeric() || c == '-' || c == '_' { c } else { '-' }
-    };
-    NetworkName::parse(&bridge.chars().map(plain).collect::<String>())
 }

@@ -9,23 +9,31 @@ use super::reading::LARGEST;
 use super::wrapper::Wrapper;
 use super::{BACKUP, HELPERS};
 
-/// Which file it is, as long as nobody changes it.
+/// Which file it is, as long as nobody changes it. Two names of one file have all of this in common, down
+/// to the nanosecond of the last change. Its number would not do: on overlayfs, as in a container, a new
+/// name for a file shows another than the old one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Identity {
-    device: u64,
-    inode: u64,
     size: u64,
+    names: u64,
+    written: (i64, i64),
     changed: (i64, i64),
 }
 
 impl Identity {
     fn of(found: &Metadata) -> Self {
         Self {
-            device: found.dev(),
-            inode: found.ino(),
             size: found.size(),
-            changed: (found.mtime(), found.mtime_nsec()),
+            names: found.nlink(),
+            written: (found.mtime(), found.mtime_nsec()),
+            changed: (found.ctime(), found.ctime_nsec()),
         }
+    }
+
+    /// Whether the content is the same, as far as that can be seen: it may have got another name.
+    #[must_use]
+    pub fn is_unchanged_since(self, before: Self) -> bool {
+        (self.size, self.written) == (before.size, before.written)
     }
 
     /// That of what is at a path, be it a link; none where nothing is.

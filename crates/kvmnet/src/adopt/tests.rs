@@ -201,7 +201,7 @@ fn files_that_are_there() {
         (
             "lab",
             "mode = \"nat\"\naddress = \"192.168.0.1/16\"\n",
-            "both have addresses of 192.168.0.0/16",
+            "both have addresses of 192.168.77.0/24",
         ),
     ] {
         stays(&with(&[(name, text)]), "/etc/qemu-natup", why);

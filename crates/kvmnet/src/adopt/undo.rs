@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 
-use super::network::Written;
 use super::state::{Observed, State, backup_of};
 
 /// What is done with a script's path.
@@ -55,14 +54,8 @@ pub struct Found {
     pub path: PathBuf,
     /// Its text.
     pub text: String,
-    /// What was written.
-    pub written: Written,
-}
-
-impl Found {
+    /// The script.
+    pub script: PathBuf,
     /// Whether it is as it was written.
-    #[must_use]
-    pub fn is_untouched(&self) -> bool {
-        self.written.text() == self.text
-    }
+    pub untouched: bool,
 }

@@ -28,14 +28,26 @@ pub fn run(directory: &Path, options: &Options) -> Result<ExitCode, Error> {
             _ => None,
         })
         .collect();
-    // A file goes where its script does.
-    let gone = |found: &&Found| {
-        steps.iter().any(|(script, step)| {
-            script.path == found.written.script && !matches!(step, Step::Stays(..))
-        })
-    };
-    let (untouched, changed): (Vec<&Found>, Vec<&Found>) =
-        written.iter().filter(gone).partition(|found| found.is_untouched());
+    let (mut untouched, mut changed, mut used) = (Vec::new(), Vec::new(), Vec::new());
+    let all = scripts(&[], &written)?;
+    for found in &written {
+        let (users, leavers): (Vec<&Path>, Vec<&Path>) = all
+            .iter()
+            .chain(steps.iter().map(|(script, _)| script))
+            .filter(|script| uses(script, found))
+            .map(|script| script.path.as_path())
+            .partition(|path| !steps.iter().any(|(script, step)| goes(&script.path, path, step)));
+        let named = steps.iter().any(|(script, step)| goes(&script.path, &found.script, step));
+        match users.first() {
+            // A file goes where its script does, and with the last that needs it.
+            _ if !named && leavers.is_empty() => {}
+            Some(user) => {
+                used.push(format!("{}: stays, for {}\n", found.path.display(), user.display()))
+            }
+            None if found.untouched => untouched.push(found),
+            None => changed.push(found),
+        }
+    }
     let nothing = steps.iter().all(|(_, step)| *step == Step::Nothing) && untouched.is_empty();
     let mut text = String::new();
     for (script, step) in &steps {
@@ -44,6 +56,7 @@ pub fn run(directory: &Path, options: &Options) -> Result<ExitCode, Error> {
     for found in &changed {
         text += &format!("{}: was changed since it was written, and stays\n", found.path.display());
     }
+    text.extend(used);
     if !options.yes {
         for found in &untouched {
             text += &show::diff(&found.path, Some(&found.text), None);
@@ -56,12 +69,27 @@ pub fn run(directory: &Path, options: &Options) -> Result<ExitCode, Error> {
     }
     say(&text)?;
     if options.yes {
-        act(&steps, &untouched)?;
+        act(directory, &steps, &untouched)?;
     }
     if stays.is_empty() { Ok(ExitCode::SUCCESS) } else { Err(Error::NotUndone(stays.join("; "))) }
 }
 
-fn act(steps: &[(Observed, Step)], untouched: &[&Found]) -> Result<(), Error> {
+/// Whether that path is this one, and nobody's wrapper is there afterwards.
+fn goes(script: &Path, path: &Path, step: &Step) -> bool {
+    script == path && !matches!(step, Step::Stays(..))
+}
+
+/// Whether a wrapper puts taps on the network that a file describes.
+fn uses(script: &Observed, found: &Found) -> bool {
+    let State::Wrapper(wrapper, _) = &script.state else { return false };
+    let name = found.path.file_stem();
+    match &wrapper.network {
+        Some(network) => name == Some(network.as_str().as_ref()),
+        None => name == Some("default".as_ref()) && wrapper.helper.ends_with("kvmnet-natup"),
+    }
+}
+
+fn act(directory: &Path, steps: &[(Observed, Step)], untouched: &[&Found]) -> Result<(), Error> {
     for (script, step) in steps {
         let path = &script.path;
         match step {
@@ -83,10 +111,10 @@ fn act(steps: &[(Observed, Step)], untouched: &[&Found]) -> Result<(), Error> {
         // What a run that was killed has left.
         files::clean(path).map_err(failed(path, "cleared up beside"))?;
     }
+    files::clean_directory(directory).map_err(failed(directory, "cleared up"))?;
     for found in untouched {
         let path = &found.path;
         files::take_away(path).map_err(failed(path, "taken away"))?;
-        files::clean(path).map_err(failed(path, "cleared up beside"))?;
         done(&format!("{}: taken away", path.display()))?;
     }
     Ok(())
@@ -132,7 +160,8 @@ fn written_files(directory: &Path) -> Vec<Found> {
     let read = |path: PathBuf| {
         let is_file = fs::symlink_metadata(&path).is_ok_and(|found| found.is_file());
         let text = is_file.then(|| fs::read_to_string(&path).ok()).flatten()?;
-        Some(Found { written: Written::read(&text)?, path, text })
+        let (script, untouched) = Written::read(&text)?;
+        Some(Found { path, text, script, untouched })
     };
     paths.into_iter().filter_map(read).collect()
 }
@@ -149,7 +178,7 @@ fn scripts(named: &[PathBuf], written: &[Found]) -> Result<Vec<Observed>, Error>
                 paths.extend(name.strip_suffix(BACKUP).map(|name| Path::new(directory).join(name)));
             }
         }
-        paths.extend(written.iter().map(|found| found.written.script.clone()));
+        paths.extend(written.iter().map(|found| found.script.clone()));
         let mut seen = std::collections::BTreeSet::new();
         paths.retain(|path| seen.insert(path.clone()));
         return Ok(paths.iter().map(|path| Observed::at(path)).collect());
