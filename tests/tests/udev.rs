@@ -108,7 +108,10 @@ fn known(guest: &mut Guest, link: &str) -> String {
 
 #[track_caller]
 fn assert_known(guest: &mut Guest, link: &str, as_what: &str) {
-    assert_eq!(known(guest, link), format!("KVMNET={as_what} NM_UNMANAGED=1"), "{link}");
+    let found = known(guest, link);
+    let mut log =
+        || guest.sh(&format!("udevadm test /sys/class/net/{link} 2>&1; kvmnet status")).stdout;
+    assert!(found == format!("KVMNET={as_what} NM_UNMANAGED=1"), "{link}: {found}: {}", log());
 }
 
 fn addresses(guest: &mut Guest, link: &str) -> String {
@@ -244,9 +247,13 @@ fn udev_leaves_addresses_and_others_taps_alone() {
     for link in ["br0", "vnet0", "own0"] {
         assert!(wait_until(SLOW, || taken(guest, link)), "{link}: {}", states(guest));
     }
+    run(guest, "systemctl stop NetworkManager");
+    assert_dhcpcd_leaves_alone(guest, "");
+    assert_dhcpcd_leaves_alone(guest, "--nodev");
     close_all(guest);
 
     install(guest);
+    run(guest, "systemctl start NetworkManager");
     open(guest, &taps);
     run(guest, up);
     assert!(wait_until(SLOW, || taken(guest, "own0")), "{}", states(guest));
@@ -275,6 +282,25 @@ fn udev_leaves_addresses_and_others_taps_alone() {
     await_that(guest, "sed -n '/ remove .*vnet0 /,/^$/p' /run/monitor | grep -q KVMNET=port");
     let log = run(guest, "journalctl -b -q -o cat -u systemd-udevd | grep -i kvmnet || true");
     assert_eq!(log, "", "udev complains");
+}
+
+/// dhcpcd needs none of our files: it takes a card and neither bridges nor taps.
+#[track_caller]
+fn assert_dhcpcd_leaves_alone(guest: &mut Guest, option: &str) {
+    let script = format!(
+        "mkdir -p /var/lib/dhcpcd
+         ip link add eth7 type veth peer name eth8; ip link set eth7 up; ip link set eth8 up
+         dhcpcd -B {option} >/run/said 2>&1 & p=$!
+         timeout 60 sh -c 'until grep -q \"eth7: soliciting a DHCP\" /run/said; do sleep 0.2; done'
+         sleep 1; kill $p; while kill -0 $p 2>/dev/null; do sleep 0.1; done; ip link del eth7
+         cat /run/said"
+    );
+    let said = run(guest, &script);
+    assert!(said.contains("eth7: soliciting a DHCP"), "{said}");
+    for link in ["br0:", "vnet0:", "own0:", "vpn0:", "lan:"] {
+        assert!(!said.contains(link), "{link} {said}");
+    }
+    assert_eq!(addresses(guest, "br0"), "192.168.100.1/24");
 }
 
 /// `udevadm test` finds nothing wrong with the rule, and runs our program for whom it may matter only.
@@ -366,6 +392,20 @@ fn assert_kept(guest: &mut Guest) {
         assert_eq!(known(guest, link), "", "{link}");
     }
     run(guest, "ip link del br5; ip link del br0.5; ip link del made0");
+
+    // An administrator's rule has the last word.
+    run(
+        guest,
+        "cat >/etc/udev/rules.d/79-local.rules <<'END'
+SUBSYSTEM==\"net\", ACTION!=\"remove\", KERNEL==\"made0\", ENV{KVMNET}=\"port\", ENV{NM_UNMANAGED}=\"1\"
+SUBSYSTEM==\"net\", ACTION!=\"remove\", KERNEL==\"vnet2\", ENV{KVMNET}=\"\", ENV{NM_UNMANAGED}=\"\"
+END
+         udevadm control --reload; ip tuntap add made0 mode tap; udevadm trigger -w /sys/class/net/vnet2
+         udevadm settle",
+    );
+    assert_eq!(known(guest, "vnet2"), "");
+    assert_known(guest, "made0", "port");
+    run(guest, "ip link del made0");
 }
 
 /// The program that the rule runs only looks, at the tap and its bridge, and holds up nobody.

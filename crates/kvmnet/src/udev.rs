@@ -1,17 +1,17 @@
 //! What the rule for udev asks: whether a tap is a port by kvmnet's doing. It only reads, and never
 //! takes the lock; what goes wrong is a no. It is between the two, and no subcommand for people.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fs::{self, DirEntry};
 use std::io;
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use kvmnet_core::Lock;
 use kvmnet_core::kernel::System;
 use kvmnet_core::plan::{PortOf, port_of};
+use kvmnet_core::{Lock, helper};
 
 use crate::print;
 
@@ -29,6 +29,7 @@ const PATIENCE_WITH_RUNS: Duration = Duration::from_secs(10);
 const BETWEEN_RUNS: Duration = Duration::from_millis(30);
 /// How the name of a helper's file begins, wherever links to it lead from.
 const HELPERS: &str = "kvmnet-";
+const PROGRAM: &str = "kvmnet";
 const PAUSE: Duration = Duration::from_millis(4);
 
 /// Answers by the exit code, and for a yes prints the property; none where this isn't the question.
@@ -59,14 +60,20 @@ fn look(kernel: &mut System, index: u32, was_ours: bool) -> PortOf {
 
 /// Whether a helper runs, or has begun to: on a busy machine it takes a while to get to the lock.
 fn is_run_under_way() -> bool {
-    let is_helper = |exe: PathBuf| {
-        let name = exe.file_name().map(OsStr::as_encoded_bytes);
-        name.is_some_and(|name| name.starts_with(HELPERS.as_bytes()))
-    };
-    let runs_helper = |process: io::Result<DirEntry>| {
-        process.and_then(|process| fs::read_link(process.path().join("exe"))).is_ok_and(is_helper)
-    };
-    Lock::is_held() || fs::read_dir("/proc").is_ok_and(|mut all| all.any(runs_helper))
+    let is_helper =
+        |process: io::Result<DirEntry>| process.is_ok_and(|process| is_helper(&process.path()));
+    Lock::is_held() || fs::read_dir("/proc").is_ok_and(|mut all| all.any(is_helper))
+}
+
+/// Whether a process is a helper, or this program in the place of one.
+fn is_helper(process: &Path) -> bool {
+    let Ok(exe) = fs::read_link(process.join("exe")) else { return false };
+    let name = exe.file_name().unwrap_or_default().as_encoded_bytes();
+    if name != PROGRAM.as_bytes() {
+        return name.starts_with(HELPERS.as_bytes());
+    }
+    let line = fs::read(process.join("cmdline")).unwrap_or_default();
+    line.split(|&byte| byte == 0).nth(1) == Some(helper::SUBCOMMAND.as_bytes())
 }
 
 /// Waits until it is a port, of whomever; a little, or longer while helpers run.

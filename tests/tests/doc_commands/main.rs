@@ -51,6 +51,7 @@ documents! {
     networks: "docs/networks.md",
     nftables: "docs/nftables.md",
     routed: "docs/routed.md",
+    udev: "docs/udev.md",
     ufw: "docs/ufw.md",
 }
 

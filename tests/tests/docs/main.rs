@@ -9,7 +9,7 @@ mod text;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const DOCUMENTS: [&str; 14] = [
+const DOCUMENTS: [&str; 15] = [
     "README.md",
     "CHANGELOG.md",
     "docs/design.md",
@@ -21,6 +21,7 @@ const DOCUMENTS: [&str; 14] = [
     "docs/iptables.md",
     "docs/bridged.md",
     "docs/docker.md",
+    "docs/udev.md",
     "docs/ufw.md",
     "docs/firewalld.md",
     "docs/nftables.md",
