@@ -10,6 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use kvmnet_core::kernel::System;
+use kvmnet_core::model::LinkKind;
 use kvmnet_core::plan::{PortOf, port_of};
 use kvmnet_core::{Lock, helper};
 
@@ -53,7 +54,11 @@ pub fn answer(mut arguments: impl Iterator<Item = OsString>) -> Option<ExitCode>
 
 fn look(kernel: &mut System, index: u32, was_ours: bool) -> PortOf {
     match kernel.port(index) {
-        Ok(Some((link, master))) => port_of(&link, master.as_ref(), was_ours),
+        Ok(Some((link, master))) => match port_of(&link, master.as_ref(), was_ours) {
+            // Whoever keeps a tap may make it a port in a moment or next week.
+            PortOf::Nobody if link.kind == (LinkKind::Tap { persistent: true }) => PortOf::Others,
+            port => port,
+        },
         Ok(None) | Err(_) => PortOf::Others,
     }
 }
