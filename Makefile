@@ -8,6 +8,9 @@ MANDIR     ?= $(PREFIX)/share/man
 # firewalld looks for zones here and in /etc/firewalld, whatever the PREFIX.
 FIREWALLDDIR ?= /usr/lib/firewalld
 UNITDIR    ?= $(PREFIX)/lib/systemd/system
+# Not every udev and networkd that is around looks in /usr/local/lib, whatever the PREFIX.
+UDEVRULESDIR ?= /usr/lib/udev/rules.d
+NETWORKDIR ?= /usr/lib/systemd/network
 DESTDIR    ?=
 
 CARGO      ?= cargo
@@ -24,6 +27,8 @@ UNITS      := kvmnet-reload.service kvmnet-reload@.service kvmnet-reload-command
 FIREWALL_SERVICES := nftables firewalld iptables ip6tables netfilter-persistent ufw docker
 WANTS      := paths.target:kvmnet-reload-commands.path \
               $(foreach name,$(FIREWALL_SERVICES),$(name).service:kvmnet-reload@$(name).service)
+UDEV_RULES := 78-kvmnet.rules
+NETWORK    := 05-kvmnet.network 90-kvmnet.link
 CARGO_OUT  := $(or $(CARGO_TARGET_DIR),target)
 RELEASE    := $(CARGO_OUT)/$(TARGET)/release
 # What the tests and the demo run: an installed tree, at its real paths.
@@ -50,7 +55,7 @@ help:
 	@echo 'make rpm        build one for Fedora, EL and openSUSE, in target/packages'
 	@echo 'make test-packages  build both, and try them in roots of their own (as root)'
 	@echo 'make lint       formatting and clippy, warnings as errors'
-	@echo 'make install    install programs, man pages, completions, units, zones of firewalld'
+	@echo 'make install    install programs, man pages, completions, units, zones of firewalld, rules of udev'
 	@echo 'make uninstall  remove what install installed'
 	@echo 'make clean      remove what was built'
 	@echo
@@ -61,6 +66,8 @@ help:
 	@echo '  MANDIR ($(MANDIR))  man pages; completions and the JSON schema go beside it'
 	@echo '  FIREWALLDDIR ($(FIREWALLDDIR))  zones and policies for firewalld'
 	@echo '  UNITDIR ($(UNITDIR))  the units $(UNITS)'
+	@echo '  UDEVRULESDIR ($(UDEVRULESDIR))  the rule for udev: $(UDEV_RULES)'
+	@echo '  NETWORKDIR ($(NETWORKDIR))  for udev and systemd-networkd, 243 or newer: $(NETWORK)'
 	@echo '  DOCDIR ($(DOCDIR))  README, guides, licences'
 	@echo '  SYSCONFDIR ($(SYSCONFDIR))  examples of network files, in kvmnet/'
 
@@ -81,7 +88,7 @@ binaries: require-cargo
 
 build: binaries
 	@rm -rf $(STAGE)
-	@$(MAKE) --no-print-directory -s install-files DESTDIR=$(STAGE) PREFIX=/usr LIBEXECDIR=/usr/libexec BINDIR=/usr/bin MANDIR=/usr/share/man UNITDIR=/usr/lib/systemd/system FIREWALLDDIR=/usr/lib/firewalld
+	@$(MAKE) --no-print-directory -s install-files DESTDIR=$(STAGE) PREFIX=/usr LIBEXECDIR=/usr/libexec BINDIR=/usr/bin MANDIR=/usr/share/man UNITDIR=/usr/lib/systemd/system FIREWALLDDIR=/usr/lib/firewalld UDEVRULESDIR=/usr/lib/udev/rules.d NETWORKDIR=/usr/lib/systemd/network
 
 # Root may have no cargo: what is built and up to date is installed as it is.
 install: $(RELEASE)/qemu-natup install-files
@@ -127,11 +134,20 @@ install-files:
 	    case $$unit in *@*) of=$${unit%@*}@.service ;; *) of=$$unit ;; esac; \
 	    $(INSTALL) -d "$$wants" && ln -sf ../$$of "$$wants/$$unit" || exit 1; \
 	done
+	$(INSTALL) -d '$(DESTDIR)$(UDEVRULESDIR)' '$(DESTDIR)$(NETWORKDIR)'
+	for rules in $(UDEV_RULES); do \
+	    sed 's|@BINDIR@|$(BINDIR)|' packaging/udev/$$rules >'$(DESTDIR)$(UDEVRULESDIR)'/$$rules && \
+	    chmod 644 '$(DESTDIR)$(UDEVRULESDIR)'/$$rules || exit 1; \
+	done
+	for file in $(NETWORK); do \
+	    $(INSTALL) -m 644 packaging/networkd/$$file '$(DESTDIR)$(NETWORKDIR)'/$$file || exit 1; \
+	done
 
 uninstall:
 	rm -rf '$(DESTDIR)$(DOCDIR)'
 	rm -f $(foreach file,$(notdir $(wildcard packaging/examples/*)),'$(DESTDIR)$(SYSCONFDIR)/kvmnet/$(file)')
 	rm -f $(foreach pair,$(WANTS),'$(DESTDIR)$(UNITDIR)/$(subst :,.wants/,$(pair))')
+	rm -f $(foreach file,$(UDEV_RULES),'$(DESTDIR)$(UDEVRULESDIR)/$(file)') $(foreach file,$(NETWORK),'$(DESTDIR)$(NETWORKDIR)/$(file)')
 	rm -f $(foreach unit,$(UNITS),'$(DESTDIR)$(UNITDIR)/$(unit)')
 	rm -f $(foreach helper,$(HELPERS),'$(DESTDIR)$(LIBEXECDIR)/kvmnet-$(helper)')
 	rm -f '$(DESTDIR)$(BINDIR)/kvmnet' '$(DESTDIR)$(SHARE)/kvmnet/status.schema.json' $(foreach completion,$(COMPLETIONS),'$(DESTDIR)$(SHARE)/$(lastword $(subst :, ,$(completion)))')

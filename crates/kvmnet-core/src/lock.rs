@@ -82,9 +82,7 @@ impl Lock {
     /// can't be made, or not safely.
     pub fn acquire() -> Result<Self, LockError> {
         make_directory()?;
-        let namespace = fs::metadata(NETWORK_NAMESPACE)
-            .map_err(|source| system(Path::new(NETWORK_NAMESPACE), "look at it", source))?;
-        let path = Path::new(DIRECTORY).join(format!("net-{}", namespace.ino()));
+        let path = path()?;
         loop {
             let file = wait(open(&path)?, &path)?;
             // Somebody may have removed the file while it was waited for, and others lock a new one.
@@ -93,6 +91,20 @@ impl Lock {
             }
         }
     }
+
+    /// Whether some run has it, in the process's network namespace. This neither opens the file nor
+    /// takes the lock, if only for a moment: nobody is held up. Where it can't be seen, nobody has it.
+    #[must_use]
+    pub fn is_held() -> bool {
+        let file = path().ok().and_then(|path| fs::symlink_metadata(path).ok());
+        file.and_then(|file| holder_of(&file)).is_some()
+    }
+}
+
+fn path() -> Result<PathBuf, LockError> {
+    let namespace = fs::metadata(NETWORK_NAMESPACE)
+        .map_err(|source| system(Path::new(NETWORK_NAMESPACE), "look at it", source))?;
+    Ok(Path::new(DIRECTORY).join(format!("net-{}", namespace.ino())))
 }
 
 fn system(path: &Path, what: &'static str, source: impl Into<io::Error>) -> LockError {
@@ -181,7 +193,7 @@ impl Patience {
             return None;
         }
         self.looked = now;
-        let holder = holder_of(file);
+        let holder = file.metadata().ok().and_then(|file| holder_of(&file));
         if holder != self.holder {
             self.holder = holder;
             self.since = now;
@@ -192,8 +204,7 @@ impl Patience {
 
 /// The process that holds a flock on the file, by `/proc/locks` (proc_locks(5)); none where it has
 /// let go or can't be seen from this process id namespace.
-fn holder_of(file: &File) -> Option<u32> {
-    let found = file.metadata().ok()?;
+fn holder_of(found: &fs::Metadata) -> Option<u32> {
     let (major, minor) = (major(found.dev()), minor(found.dev()));
     let file = format!("{major:02x}:{minor:02x}:{}", found.ino());
     fs::read_to_string(OWN_LOCKS).ok()?.lines().find_map(|line| holder_in(line, &file))

@@ -11,6 +11,7 @@ mod print;
 mod reload;
 mod run;
 mod status;
+mod udev;
 
 use std::io;
 use std::path::Path;
@@ -47,11 +48,15 @@ fn main() -> ExitCode {
     code
 }
 
-/// What a helper leaves to this program: `helper VERB TAP`. It is between the two, and no subcommand
-/// for people.
+/// What other programs ask of this one, by words that are no subcommands for people: udev's rule, and
+/// a helper that leaves its run to it, `helper VERB TAP`.
 fn stand_in() -> Option<ExitCode> {
     let mut arguments = std::env::args_os().skip(1);
-    if arguments.next()? != helper::SUBCOMMAND {
+    let word = arguments.next()?;
+    if word == udev::SUBCOMMAND {
+        return udev::answer(arguments);
+    }
+    if word != helper::SUBCOMMAND {
         return None;
     }
     let verb = helper::Verb::parse(arguments.next()?.to_str()?)?;

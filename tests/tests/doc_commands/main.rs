@@ -60,6 +60,7 @@ documents! {
     routed: "docs/routed.md",
     systemd: "docs/systemd.md",
     troubleshooting: "docs/troubleshooting.md",
+    udev: "docs/udev.md",
     ufw: "docs/ufw.md",
 }
 

@@ -9,7 +9,7 @@ mod text;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const DOCUMENTS: [&str; 20] = [
+const DOCUMENTS: [&str; 21] = [
     "README.md",
     "CHANGELOG.md",
     "docs/adopt.md",
@@ -22,6 +22,7 @@ const DOCUMENTS: [&str; 20] = [
     "docs/iptables.md",
     "docs/bridged.md",
     "docs/docker.md",
+    "docs/udev.md",
     "docs/ufw.md",
     "docs/firewalld.md",
     "docs/nftables.md",

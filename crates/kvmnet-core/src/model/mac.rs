@@ -4,6 +4,10 @@ use std::fmt;
 
 use super::{InterfaceName, NetworkName};
 
+/// How the address of every bridge of kvmnet's begins: locally administered, then "kv". The rule for
+/// udev knows it, too.
+pub const BRIDGE_PREFIX: [u8; 3] = [0x02, 0x6b, 0x76];
+
 /// An Ethernet address.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Mac(pub [u8; 6]);
@@ -14,7 +18,8 @@ impl Mac {
     #[must_use]
     pub fn of_bridge(network: &NetworkName) -> Self {
         let hash = fnv1a(network.as_str().as_bytes()).to_be_bytes();
-        Self([0x02, 0x6b, 0x76, hash[5], hash[6], hash[7]])
+        let [a, b, c] = BRIDGE_PREFIX;
+        Self([a, b, c, hash[5], hash[6], hash[7]])
     }
 
     /// The host's side of a tap: 0xFE is the highest locally administered first octet, so a bridge
@@ -23,6 +28,12 @@ impl Mac {
     pub fn of_tap(tap: &InterfaceName) -> Self {
         let hash = fnv1a(tap.as_str().as_bytes()).to_be_bytes();
         Self([0xfe, hash[3], hash[4], hash[5], hash[6], hash[7]])
+    }
+
+    /// Whether it begins like every address of [`Mac::of_bridge`], whatever the network.
+    #[must_use]
+    pub fn is_like_of_bridge(self) -> bool {
+        self.0.starts_with(&BRIDGE_PREFIX)
     }
 
     /// Whether a bridge would never choose this address over a real port's.

@@ -18,7 +18,7 @@ pub use firewall::{
 };
 pub use host::{ForwardChain, HostForwarding, HostRoute, HostView, RulesState};
 pub use link::{ALL_GROUPS, BRIDGE_GROUP, Inet6, Link, LinkKind};
-pub use mac::Mac;
+pub use mac::{BRIDGE_PREFIX, Mac};
 pub use mark::{Mark, owner_of};
 pub use name::{InterfaceName, NameError, NetworkName};
 pub use network::{BridgedNetwork, Firewall, Forwarding, ManagedNetwork, Mode, Network};

@@ -3,6 +3,7 @@
 mod accepts;
 mod bridged;
 mod managed;
+mod port;
 mod refusal;
 mod release;
 mod rules;
@@ -14,6 +15,7 @@ mod zone;
 pub use accepts::{Surroundings, narrow as accepts_of};
 pub use bridged::attach_bridged;
 pub use managed::{Purpose, attach_managed, is_up};
+pub use port::{PortOf, port_of};
 pub use refusal::Refusal;
 pub use release::{InUse, ReleasePlan, ReleaseScope, TakeDownPlan, release, sweep, take_down};
 pub use rules::table_of;

@@ -57,13 +57,16 @@ pub(super) fn attach(
     }
     // A lower address would become a foreign bridge's own, and a smaller MTU its MTU, as soon as
     // the tap is a port: both have to be set no later than that.
-    let lowers_mac = tap.mac.is_none_or(|mac| !mac.is_high());
+    // One tap in 64 has a high address by chance, which udev replaces like any other that nobody has set.
+    // libvirt sets a high one, and then has the tap up.
+    let own_mac = Mac::of_tap(name);
+    let keeps_mac = tap.mac.is_some_and(|mac| mac == own_mac || (mac.is_high() && tap.up));
     Ok(Some(LinkChange::AttachTap {
         index: tap.index,
         tap: name.clone(),
         master: target.index,
         bridge: target.name.to_owned(),
-        mac: lowers_mac.then(|| Mac::of_tap(name)),
+        mac: (!keeps_mac).then_some(own_mac),
         mtu: (tap.mtu != target.mtu).then_some(target.mtu),
         no_inet6_address: tap.inet6.is_some_and(|inet6| inet6.generates_address && !inet6.disabled),
         forward_groups,
