@@ -178,8 +178,10 @@ fn bridged_scripts_join_the_same_bridge() {
         let host = Host::new();
         host.ok("! grep -qw sudo /etc/qemu-ifup");
         if let Some(script) = script {
-            // There is no sudo among what the tests install.
-            let text = fixture(script).replace("/usr/bin/sudo ", "").replace("sudo ", "");
+            // There is no sudo among what the tests install, and programs are where they are.
+            let directories = ["/usr/bin/", "/usr/sbin/", " /sbin/", "sudo "];
+            let without = |text: String, directory| text.replace(directory, " ");
+            let text = directories.into_iter().fold(fixture(script), without);
             host.write_program("/etc/qemu-ifup", text);
         }
         host.ok(&format!(
