@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::time::Duration;
 
 use kvmnet_tests::Host;
 
@@ -178,8 +179,10 @@ fn bridged_scripts_join_the_same_bridge() {
         let host = Host::new();
         host.ok("! grep -qw sudo /etc/qemu-ifup");
         if let Some(script) = script {
-            // There is no sudo among what the tests install.
-            let text = fixture(script).replace("/usr/bin/sudo ", "").replace("sudo ", "");
+            // There is no sudo among what the tests install, and programs are where they are.
+            let directories = ["/usr/bin/", "/usr/sbin/", " /sbin/", "sudo "];
+            let without = |text: String, directory| text.replace(directory, " ");
+            let text = directories.into_iter().fold(fixture(script), without);
             host.write_program("/etc/qemu-ifup", text);
         }
         host.ok(&format!(
@@ -188,6 +191,10 @@ fn bridged_scripts_join_the_same_bridge() {
              ip address add 10.0.0.11/24 dev {bridge}
              ip route add default via 10.0.0.1 dev {bridge}"
         ));
+        if ["br1", "lan0"].contains(&bridge) {
+            // What kvmnet-ifup would take by itself.
+            host.ok("ip link add br0 type bridge");
+        }
         let _tap = host.tap("vnet0");
         host.ok("/etc/qemu-ifup vnet0 || :");
         assert_eq!(host.ports(bridge), ["eno1", "vnet0"], "{script:?}");
@@ -407,6 +414,25 @@ fn odd_files() {
     assert_eq!(output.stderr, "kvmnet: adopt: user 1000 may not replace scripts; run it as root\n");
     assert_eq!(host.kvmnet(&["adopt", "--undo", "--network", "x", UP]).code, 2);
     assert_eq!(host.kvmnet(&["adopt", "--network", "x"]).code, 2);
+}
+
+#[test]
+fn several_at_once() {
+    let host = host();
+    let before = (kept(&host, UP), kept(&host, DOWN), names(&host));
+    for arguments in [&["adopt", "--yes"][..], &["adopt", "--undo", "--yes"]] {
+        let runs: Vec<_> =
+            (0..6).map(|_| host.spawn(host.command("kvmnet").args(arguments))).collect();
+        for run in runs {
+            let output = run.output(Duration::from_secs(30));
+            assert!(output.success(), "{output:?}");
+        }
+        assert_eq!(adopted(&host, UP), arguments.len() == 2);
+    }
+    assert_eq!((kept(&host, UP), kept(&host, DOWN), names(&host)), before);
+    host.ok("rm /etc/qemu-*");
+    let told = host.kvmnet_ok(&["adopt", "--yes"]);
+    assert!(told.starts_with("no script at any of /etc/qemu-ifup, "), "{told}");
 }
 
 /// Killed before each of its system calls: the path has either whole, and one more run ends well.

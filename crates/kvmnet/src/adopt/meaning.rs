@@ -133,6 +133,11 @@ fn by_route(reading: &Reading, host: &Host, meaning: &mut Meaning) -> Option<Joi
              br0, which is there, too"
         ));
     }
+    meaning.notes.push(
+        "where no bridge has the default route, and there is no br0, kvmnet-ifup refuses and the guest does \
+         not start, as with some of these scripts; Debian's lets it start, on no bridge"
+            .to_owned(),
+    );
     Some(Joined::BuiltInBridge)
 }
 

@@ -140,6 +140,9 @@ fn both_halves_go_by_the_one_that_comes_first() {
     let plan = plan::plan(&scripts, &nothing_there());
     stays(&plan, "/etc/qemu-ifdown", "it is about br1, and its other half about br0");
     stays(&plan, "/etc/qemu-ifup", "its other half, /etc/qemu-ifdown, stays");
+    let scripts = [half("/etc/qemu-ifup", "ovs-ifup"), half("/etc/qemu-ifdown", "debian-ifdown")];
+    let plan = plan::plan(&scripts, &nothing_there());
+    stays(&plan, "/etc/qemu-ifdown", "its other half, /etc/qemu-ifup, stays");
     // A run that was killed between them has done the first.
     let up = Wrapper {
         script: "/etc/qemu-natup".into(),

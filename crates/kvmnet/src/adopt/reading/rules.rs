@@ -6,6 +6,7 @@ use super::{Masquerade, Reading, is_known};
 
 const FLUSH: &str = "it would take others' rules, too; kvmnet's go with the last guest";
 const LETS_IN: &str = "kvmnet lets its guests through by itself";
+const ANYBODY: &str = "into a nat network kvmnet lets only what answers, and your port forwards";
 const ALL_OPEN: &str = "it opens the host for everybody; kvmnet lets its guests through by itself";
 
 /// What a rule says, as far as that is known.
@@ -22,6 +23,21 @@ struct Rule<'a> {
     /// Something that isn't one of these.
     more: bool,
     bridged: bool,
+    /// It is for what answers.
+    state: bool,
+}
+
+impl Rule<'_> {
+    /// Whether it lets anybody in to guests, and not only what answers them.
+    fn lets_anybody_in(&self, reading: &Reading) -> bool {
+        let own = |name: &str| reading.makes.iter().chain(&reading.joins).any(|made| made == name);
+        let inward = match (self.into, self.over) {
+            (None, over) => over.is_some_and(own) || self.target_network.is_some(),
+            (Some(into), Some(over)) => into != over && own(over),
+            (Some(_), None) => false,
+        };
+        inward && !self.state && !self.bridged
+    }
 }
 
 /// `iptables`.
@@ -65,8 +81,9 @@ pub fn iptables(arguments: &[&str], reading: &mut Reading) -> Found {
             "-p" | "--protocol" => drop(value()),
             "--dport" | "--destination-port" | "--dports" => rule.ports.push(value()),
             "-m" | "--match" => rule.bridged |= value() == "physdev",
-            "--state" | "--ctstate" | "--comment" | "--reject-with" | "--to-source"
-            | "--to-destination" | "--to-ports" | "--to" => {
+            "--state" | "--ctstate" => rule.state |= !value().contains("NEW"),
+            "--comment" | "--reject-with" | "--to-source" | "--to-destination" | "--to-ports"
+            | "--to" => {
                 value();
             }
             "--physdev-is-bridged" | "--checksum-fill" => {}
@@ -113,6 +130,7 @@ fn judge(rule: &Rule, adds: bool, reading: &mut Reading) -> Found {
         ("nat", ..) => Found::problem("a port forward, or the like: for the host's own firewall"),
         ("filter", "INPUT", "ACCEPT") if of_dhcp && rule.into.is_some() => Found::Dhcp,
         ("mangle", "POSTROUTING", "CHECKSUM") => Found::Dhcp,
+        ("filter", "FORWARD", "ACCEPT") if rule.lets_anybody_in(reading) => Found::LeftOut(ANYBODY),
         ("filter", "FORWARD", "ACCEPT") if rule.ports.is_empty() => Found::LeftOut(LETS_IN),
         ("filter", "FORWARD", "REJECT" | "DROP")
             if rule.source.is_none()

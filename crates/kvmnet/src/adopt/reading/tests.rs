@@ -86,6 +86,30 @@ fn what_cannot_be_told_is_said_with_its_line() {
 }
 
 #[test]
+fn who_is_let_in_to_guests() {
+    let told = |rule: &str| {
+        let text =
+            format!("#!/bin/sh\nbrctl addbr br7\niptables {rule} -j ACCEPT\nbrctl addif br7 $1\n");
+        let reading = read(&text);
+        assert_eq!(reading.problems, [], "{rule}");
+        reading.left_out[0].why.starts_with("into a nat network")
+    };
+    for (rule, wanted) in [
+        ("-A FORWARD -o br7", true),
+        ("-I FORWARD -i eth0 -o br7", true),
+        ("-A FORWARD -d 192.168.7.0/24", true),
+        ("-A FORWARD -o br7 -m state --state NEW,RELATED,ESTABLISHED", true),
+        ("-A FORWARD -o br7 -m state --state RELATED,ESTABLISHED", false),
+        ("-A FORWARD -i br7", false),
+        ("-A FORWARD -i br7 -o eth0", false),
+        ("-A FORWARD -i br7 -o br7", false),
+        ("-I FORWARD -m physdev --physdev-is-bridged", false),
+    ] {
+        assert_eq!(told(rule), wanted, "{rule}");
+    }
+}
+
+#[test]
 fn netmasks() {
     for (text, prefix) in [
         ("24", Some(24)),
