@@ -457,6 +457,12 @@ fn it_asks_the_kernel_for_one_link_and_takes_no_lock() {
         assert_eq!((output.code, output.stdout, output.stderr), (1, String::new(), String::new()));
     }
     assert_eq!(host.sh("kvmnet udev look 4711").code, 1);
+    // A helper may have to wait for the lock, for longer than a tap is usually waited for.
+    let _waiting = host.tap("vnet1");
+    let asked = host.ok("flock /run/kvmnet/net-* sleep 1 & sleep 0.2
+         /usr/libexec/kvmnet-natup vnet1 & sleep 0.1
+         kvmnet udev wait $(ip -o link show vnet1 | cut -d: -f1); wait");
+    assert_eq!(asked, "KVMNET=port\n");
     // It is no subcommand for people.
     assert_eq!(host.sh("kvmnet udev").code, 2);
     assert!(!host.ok("kvmnet --help").contains("udev"));
