@@ -220,7 +220,7 @@ fn networkd_leaves_ports_and_bridges_alone() {
 
 /// The bridge follows the lowest of its ports, as where NIC and bridge are left to the kernel.
 const LAN: &str = "
-    printf '[Match]\\nOriginalName=lan\\n[Link]\\nMACAddressPolicy=none\\n' >/etc/systemd/network/10-lan.link
+    printf '[Match]\\nOriginalName=lan br5\\n[Link]\\nMACAddressPolicy=none\\n' >/etc/systemd/network/10-lan.link
     udevadm control --reload
     ip link add lan type bridge && udevadm settle
     ip link add eno1 address 52:54:00:aa:bb:cc type dummy && ip link set eno1 master lan
@@ -400,6 +400,7 @@ fn assert_kept(guest: &mut Guest) {
         "ip link add br5 type bridge; ip link add link br0 name br0.5 type vlan id 5
          echo 1 >/sys/class/net/br5/bridge/stp_state; udevadm settle; ip link set br0.5 master br5",
     );
+    assert_eq!(mac(guest, "br5"), mac(guest, "br0"));
     // As libvirt does it.
     run(guest, "ip link set own0 down; ip link set own0 address fe:54:00:01:02:03 master lan up");
     run(guest, &format!("ip link set web nomaster; {trigger}"));
@@ -456,6 +457,12 @@ fn it_asks_the_kernel_for_one_link_and_takes_no_lock() {
         assert_eq!((output.code, output.stdout, output.stderr), (1, String::new(), String::new()));
     }
     assert_eq!(host.sh("kvmnet udev look 4711").code, 1);
+    // A helper may have to wait for the lock, for longer than a tap is usually waited for.
+    let _waiting = host.tap("vnet1");
+    let asked = host.ok("flock /run/kvmnet/net-* sleep 1 & sleep 0.2
+         /usr/libexec/kvmnet-natup vnet1 & sleep 0.1
+         kvmnet udev wait $(ip -o link show vnet1 | cut -d: -f1); wait");
+    assert_eq!(asked, "KVMNET=port\n");
     // It is no subcommand for people.
     assert_eq!(host.sh("kvmnet udev").code, 2);
     assert!(!host.ok("kvmnet --help").contains("udev"));

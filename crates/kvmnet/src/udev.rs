@@ -21,17 +21,24 @@ pub const SUBCOMMAND: &str = "udev";
 /// What the rule imports.
 const PORT: &str = "KVMNET=port\n";
 
-/// How long a tap that was just made may take to become a port: QEMU runs its script some milliseconds
-/// later.
-const PATIENCE: Duration = Duration::from_millis(250);
-/// A run that waits for others, for firewalld or for modules of the kernel takes longer.
-const PATIENCE_WITH_RUNS: Duration = Duration::from_secs(10);
+/// QEMU runs its script some milliseconds after it has made the tap. A run that waits for others, for
+/// firewalld or for modules of the kernel takes longer.
+const PATIENCE: Patience =
+    Patience { usual: Duration::from_millis(250), with_runs: Duration::from_secs(10) };
 /// How often it is looked for runs then.
 const BETWEEN_RUNS: Duration = Duration::from_millis(30);
 /// How the name of a helper's file begins, wherever links to it lead from.
 const HELPERS: &str = "kvmnet-";
 const PROGRAM: &str = "kvmnet";
 const PAUSE: Duration = Duration::from_millis(4);
+
+/// How long a tap that was just made may take to become a port.
+#[derive(Clone, Copy)]
+struct Patience {
+    usual: Duration,
+    /// While helpers run.
+    with_runs: Duration,
+}
 
 /// Answers by the exit code, and for a yes prints the property; none where this isn't the question.
 pub fn answer(mut arguments: impl Iterator<Item = OsString>) -> Option<ExitCode> {
@@ -47,7 +54,8 @@ pub fn answer(mut arguments: impl Iterator<Item = OsString>) -> Option<ExitCode>
         return Some(ExitCode::FAILURE);
     };
     let mut look = || look(&mut kernel, index, was_ours);
-    let is_ours = if may_wait { wait(look, is_run_under_way) } else { look() == PortOf::Kvmnet };
+    let is_ours =
+        if may_wait { wait(PATIENCE, look, is_run_under_way) } else { look() == PortOf::Kvmnet };
     let is_said = is_ours && print::whole(&mut io::stdout().lock(), PORT.as_bytes()).is_ok();
     Some(if is_said { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -82,9 +90,13 @@ fn is_helper(process: &Path) -> bool {
 }
 
 /// Waits until it is a port, of whomever; a little, or longer while helpers run.
-fn wait(mut look: impl FnMut() -> PortOf, is_run_under_way: impl Fn() -> bool) -> bool {
+fn wait(
+    patience: Patience,
+    mut look: impl FnMut() -> PortOf,
+    is_run_under_way: impl Fn() -> bool,
+) -> bool {
     let start = Instant::now();
-    let mut until = PATIENCE;
+    let mut until = patience.usual;
     loop {
         match look() {
             PortOf::Kvmnet => return true,
@@ -93,7 +105,7 @@ fn wait(mut look: impl FnMut() -> PortOf, is_run_under_way: impl Fn() -> bool) -
         }
         let passed = start.elapsed();
         if passed >= until {
-            if passed >= PATIENCE_WITH_RUNS || !is_run_under_way() {
+            if passed >= patience.with_runs || !is_run_under_way() {
                 return false;
             }
             until = passed + BETWEEN_RUNS;
@@ -106,32 +118,31 @@ fn wait(mut look: impl FnMut() -> PortOf, is_run_under_way: impl Fn() -> bool) -
 mod tests {
     use super::*;
 
+    const SHORT: Patience =
+        Patience { usual: Duration::from_millis(50), with_runs: Duration::from_millis(400) };
+
     #[test]
     fn a_decision_ends_the_wait() {
         for (decided, wanted) in [(PortOf::Kvmnet, true), (PortOf::Others, false)] {
-            let start = Instant::now();
             let mut looks = [PortOf::Nobody, PortOf::Nobody, decided].into_iter();
-            assert_eq!(wait(|| looks.next().expect("it was decided"), || true), wanted);
-            assert!(start.elapsed() < PATIENCE);
+            assert_eq!(wait(PATIENCE, || looks.next().expect("it was decided"), || true), wanted);
         }
     }
 
     #[test]
     fn it_waits_a_little_and_longer_while_helpers_run() {
         let start = Instant::now();
-        assert!(!wait(|| PortOf::Nobody, || false));
-        let passed = start.elapsed();
-        assert!(passed >= PATIENCE && passed < 2 * PATIENCE, "{passed:?}");
+        assert!(!wait(SHORT, || PortOf::Nobody, || false));
+        assert!(start.elapsed() >= SHORT.usual && start.elapsed() < SHORT.with_runs);
 
         let start = Instant::now();
-        let late = Duration::from_millis(600);
+        let late = 4 * SHORT.usual;
         let look = || if start.elapsed() > late { PortOf::Kvmnet } else { PortOf::Nobody };
-        assert!(wait(look, || true));
+        assert!(wait(SHORT, look, || true));
 
         let start = Instant::now();
-        assert!(!wait(|| PortOf::Nobody, || true));
-        let passed = start.elapsed();
-        assert!(passed >= PATIENCE_WITH_RUNS && passed < 2 * PATIENCE_WITH_RUNS, "{passed:?}");
+        assert!(!wait(SHORT, || PortOf::Nobody, || true));
+        assert!(start.elapsed() >= SHORT.with_runs);
     }
 
     #[test]
