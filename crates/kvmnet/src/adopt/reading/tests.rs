@@ -44,6 +44,7 @@ fn ways_to_put_a_tap_on_a_bridge() {
         "while ! ip link show $1; do sleep 1; done; brctl addif br0 $1",
         "[ \"x$1\" = x ] && exit 1; brctl addif br0 $1",
         "ip link set $1 master br0; exit 0; tc qdisc add dev $1 root fq",
+        "(ip link show br0; exit 0); brctl addif br0 $1",
     ] {
         joins(text, "br0");
     }
