@@ -280,8 +280,8 @@ fn udev_leaves_addresses_and_others_taps_alone() {
     assert_kept(guest);
 
     let before = mac(guest, "lan");
-    assert_eq!(run(guest, "race 40 lan").trim(), "0 of 40");
-    assert_eq!(run(guest, &format!("race 20 {IFUP}")).trim(), "0 of 20");
+    assert_eq!(run(guest, "race 20 lan").trim(), "0 of 20");
+    assert_eq!(run(guest, &format!("race 10 {IFUP}")).trim(), "0 of 10");
     assert_eq!(mac(guest, "lan"), before);
 
     // What a rule for a killed guest's tap would have to go by.
