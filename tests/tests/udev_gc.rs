@@ -1,0 +1,126 @@
+//! On a host with udev, what a killed QEMU leaves goes by itself: the rule runs `kvmnet gc` when a tap of
+//! kvmnet's vanishes.
+
+use std::time::{Duration, Instant};
+
+use kvmnet_tests::{Guest, GuestSpec, Host, wait_until};
+
+/// How long something may take here, where a processor is emulated by one that others use, too.
+const SLOW: Duration = Duration::from_secs(120);
+
+const RULES: &str = "/usr/lib/udev/rules.d/78-kvmnet.rules";
+
+#[track_caller]
+fn run(guest: &mut Guest, script: &str) -> String {
+    guest.sh_within(script, SLOW).expect(script)
+}
+
+/// Opens taps as QEMU does, with the NAT network's script and no downscript, all at once.
+#[track_caller]
+fn open(guest: &mut Guest, script: &str, taps: &[&str]) {
+    let taps = taps.join(" ");
+    run(
+        guest,
+        &format!(
+            "rm -f /run/tap.*; for tap in {taps}; do
+                 open-tap $tap 5002 /usr/libexec/kvmnet-{script} >/run/tap.$tap 2>&1 </dev/null &
+                 echo $! >/run/pid.$tap
+             done
+             for tap in {taps}; do
+                 until test -s /run/tap.$tap; do sleep 0.05; done
+                 test \"$(cat /run/tap.$tap)\" = 0 || {{ cat /run/tap.$tap; exit 1; }}
+             done; udevadm settle"
+        ),
+    );
+}
+
+/// Kills those who hold the taps, all at once.
+fn kill(guest: &mut Guest, taps: &[&str]) -> Instant {
+    let pids: Vec<_> = taps.iter().map(|tap| format!("$(cat /run/pid.{tap})")).collect();
+    run(guest, &format!("kill -KILL {}", pids.join(" ")));
+    Instant::now()
+}
+
+const GONE: &str = "! ip link show br0 2>/dev/null && ! nft list tables | grep kvmnet";
+
+/// The network goes, and nobody has done anything for it.
+#[track_caller]
+fn assert_goes(guest: &mut Guest, who: &str, since: Instant) {
+    if !wait_until(SLOW, || guest.sh(GONE).success()) {
+        panic!("{who}: {}", guest.sh("kvmnet status; journalctl -b -n 40 --no-pager").stdout);
+    }
+    println!("{who}: gone, as seen {:.1} s after the kill", since.elapsed().as_secs_f32());
+}
+
+#[track_caller]
+fn assert_stays(guest: &mut Guest, ports: &str) {
+    run(guest, "udevadm settle; sleep 1; udevadm settle");
+    let found = run(guest, "ip -br link show master br0 | sort | awk '{ printf \"%s \", $1 }'");
+    assert_eq!(found.trim(), ports);
+}
+
+#[test]
+fn what_a_killed_guest_leaves_goes_by_itself() {
+    let host = Host::builder().without_uplink().build();
+    let before = format!(
+        "cat >/usr/bin/open-tap <<'END'\n{}END\nchmod 755 /usr/bin/open-tap; mv {RULES} /rules
+         mkdir -p /etc/kvmnet && printf 'bridge = \"br-lab\"\naddress = \"192.168.150.1/24\"\n' >/etc/kvmnet/lab.toml",
+        include_str!("../udev/open-tap")
+    );
+    let mut guest = Guest::boot(&host, GuestSpec::with_systemd("killed").before_boot(&before));
+    let guest = &mut guest;
+    run(guest, "modprobe -a tun bridge nf_tables nft_chain_nat nft_ct nft_masq");
+
+    // Without the rule it waits for somebody's next run.
+    open(guest, "natup", &["vnet0"]);
+    kill(guest, &["vnet0"]);
+    run(
+        guest,
+        "until ! ip link show vnet0 2>/dev/null; do sleep 0.1; done; udevadm settle; sleep 2",
+    );
+    let status = run(guest, "kvmnet status | cat");
+    assert!(status.contains(" unused "), "it went without the rule: {status}");
+    run(guest, &format!("kvmnet gc; mv /rules {RULES}; udevadm control --reload"));
+
+    open(guest, "natup", &["vnet0"]);
+    let killed = kill(guest, &["vnet0"]);
+    assert_goes(guest, "the only one", killed);
+
+    open(guest, "natup", &["vnet0", "vnet1", "vnet2"]);
+    kill(guest, &["vnet1"]);
+    assert_stays(guest, "vnet0 vnet2");
+    kill(guest, &["vnet0"]);
+    assert_stays(guest, "vnet2");
+    // A name that has changed since is no matter.
+    run(guest, "ip link set vnet2 name web0; udevadm settle");
+    let killed = kill(guest, &["vnet2"]);
+    assert_goes(guest, "the last one", killed);
+
+    let ten: Vec<_> = (0..10).map(|number| format!("vnet{number}")).collect();
+    let ten: Vec<_> = ten.iter().map(String::as_str).collect();
+    open(guest, "natup", &ten);
+    let killed = kill(guest, &ten);
+    assert_goes(guest, "ten at once", killed);
+
+    // Somebody else's tap is nothing to run for, and a pinned network stays.
+    run(guest, "kvmnet up default");
+    open(guest, "natup", &["vnet0"]);
+    kill(guest, &["vnet0"]);
+    assert_stays(guest, "");
+    run(guest, "kvmnet down default");
+
+    // The real one, which starts a guest and is killed.
+    run(
+        guest,
+        "modprobe -a tun; mkfifo /run/monitor
+         qemu-system-x86_64 -M none -S -display none -monitor none -serial none \
+             -netdev tap,id=n0,ifname=vnet0,script=/usr/libexec/kvmnet-natup,downscript=/usr/libexec/kvmnet-natdown \
+             </dev/null >/run/qemu 2>&1 &
+         echo $! >/run/pid.vnet0; until ip link show master br0 | grep vnet0; do sleep 0.1; done; udevadm settle",
+    );
+    let killed = kill(guest, &["vnet0"]);
+    assert_goes(guest, "QEMU", killed);
+    assert_eq!(run(guest, "systemctl --failed --no-legend").trim(), "");
+    let log = run(guest, "journalctl -b -o cat -t kvmnet");
+    assert!(log.contains("took down what nobody used: default"), "{log}");
+}
