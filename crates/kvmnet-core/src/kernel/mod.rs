@@ -8,6 +8,7 @@ mod host;
 mod link;
 mod link_change;
 mod nftables;
+mod port;
 mod route;
 mod rules_view;
 mod socket;

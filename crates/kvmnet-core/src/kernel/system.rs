@@ -73,18 +73,6 @@ impl System {
         }
     }
 
-    /// The link with that index, and what it is a port of.
-    ///
-    /// # Errors
-    /// [`KernelError`] where the kernel doesn't answer.
-    pub fn port(&mut self, index: u32) -> Result<Option<(Link, Option<Link>)>, KernelError> {
-        let Some(link) = link::one(&mut self.route, Which::Index(index))? else {
-            return Ok(None);
-        };
-        let master = self.link_at(link.master)?;
-        Ok(Some((link, master)))
-    }
-
     fn tap_view(&mut self, link: Option<Link>) -> Result<TapView, KernelError> {
         let master = self.link_at(link.as_ref().and_then(|link| link.master))?;
         Ok(TapView { link, master: master.map(|master| master.name) })
