@@ -72,9 +72,14 @@ help:
 	@echo '  SYSCONFDIR ($(SYSCONFDIR))  examples of network files, in kvmnet/'
 
 require-cargo:
-	@command -v $(CARGO) >/dev/null || { echo 'kvmnet needs Rust 1.85 or newer (cargo): apt-get install cargo on Debian 13, or https://rustup.rs' >&2; exit 1; }
+	@rust=$$(rustc --version 2>/dev/null | cut -d' ' -f2); \
+	if ! command -v $(CARGO) >/dev/null || [ "$$(printf '%s\n' 1.85 "$$rust" | sort -V | head -n 1)" != 1.85 ]; then \
+	    echo "kvmnet needs Rust 1.85 or newer (here: $${rust:-none}): apt-get install cargo on Debian 13, or https://rustup.rs" >&2; exit 1; \
+	fi
+	@command -v cc >/dev/null || { echo 'kvmnet needs a C compiler to link with: apt-get install gcc libc6-dev' >&2; exit 1; }
 
 # Where the crates lie must not show in what is built from them: the same bytes for everybody.
+# And flags in the environment would take the place of those that make the programs static.
 REMAP      := --remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)=/cargo
 
 # The programs look for each other beside themselves and in the usual places; only others are built in.
@@ -82,9 +87,9 @@ ELSEWHERE  := $(addprefix KVMNET_BINDIR=,$(filter-out /usr/bin /usr/local/bin,$(
               $(addprefix KVMNET_LIBEXECDIR=,$(filter-out /usr/libexec /usr/local/libexec,$(LIBEXECDIR)))
 
 binaries: require-cargo
-	env $(ELSEWHERE) $(CARGO) build --release --locked --target $(TARGET) \
+	env -u RUSTFLAGS -u CARGO_ENCODED_RUSTFLAGS $(ELSEWHERE) $(CARGO) build --release --locked --target $(TARGET) \
 	    --config 'target.$(TARGET).rustflags=["$(REMAP)"]' -p kvmnet-helpers -p kvmnet
-	@CARGO='$(CARGO)' packaging/third-party '$(TARGET)' >$(RELEASE)/third-party.txt
+	@CARGO='$(CARGO)' packaging/third-party '$(TARGET)' '$(RELEASE)'
 
 build: binaries
 	@rm -rf $(STAGE)
@@ -124,7 +129,7 @@ install-files:
 	$(INSTALL) -d '$(DESTDIR)$(DOCDIR)/docs'
 	$(INSTALL) -m 644 README.md CHANGELOG.md LICENSE '$(DESTDIR)$(DOCDIR)/'
 	$(INSTALL) -m 644 docs/*.md '$(DESTDIR)$(DOCDIR)/docs/'
-	$(INSTALL) -m 644 $(RELEASE)/third-party.txt '$(DESTDIR)$(DOCDIR)/'
+	$(INSTALL) -m 644 $(RELEASE)/third-party.txt $(wildcard $(RELEASE)/rust-library.html) '$(DESTDIR)$(DOCDIR)/'
 	for unit in $(UNITS); do \
 	    sed 's|@BINDIR@|$(BINDIR)|' packaging/systemd/$$unit >'$(DESTDIR)$(UNITDIR)'/$$unit && \
 	    chmod 644 '$(DESTDIR)$(UNITDIR)'/$$unit || exit 1; \
@@ -144,9 +149,12 @@ install-files:
 	done
 
 uninstall:
-	rm -rf '$(DESTDIR)$(DOCDIR)'
+	[ -n '$(DESTDIR)' ] || [ ! -x '$(BINDIR)/kvmnet' ] || '$(BINDIR)/kvmnet' adopt --undo --yes
+	rm -rf '$(DESTDIR)$(DOCDIR)/docs'
+	rm -f $(foreach file,README.md CHANGELOG.md LICENSE third-party.txt rust-library.html,'$(DESTDIR)$(DOCDIR)/$(file)')
 	rm -f $(foreach file,$(notdir $(wildcard packaging/examples/*)),'$(DESTDIR)$(SYSCONFDIR)/kvmnet/$(file)')
 	rm -f $(foreach pair,$(WANTS),'$(DESTDIR)$(UNITDIR)/$(subst :,.wants/,$(pair))')
+	-rmdir --ignore-fail-on-non-empty '$(DESTDIR)$(DOCDIR)' $(foreach pair,$(WANTS),'$(DESTDIR)$(UNITDIR)/$(firstword $(subst :, ,$(pair))).wants') 2>/dev/null
 	rm -f $(foreach file,$(UDEV_RULES),'$(DESTDIR)$(UDEVRULESDIR)/$(file)') $(foreach file,$(NETWORK),'$(DESTDIR)$(NETWORKDIR)/$(file)')
 	rm -f $(foreach unit,$(UNITS),'$(DESTDIR)$(UNITDIR)/$(unit)')
 	rm -f $(foreach helper,$(HELPERS),'$(DESTDIR)$(LIBEXECDIR)/kvmnet-$(helper)')

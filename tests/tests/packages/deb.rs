@@ -34,11 +34,8 @@ fn from_nothing_to_a_guest_with_nat_in_the_readmes_three_commands() {
     assert_eq!(make, "make deb");
     let host = fresh();
     assert!(!host.sh("command -v qemu-system-x86_64 kvmnet").success());
-    let file = package(".deb");
-    let place = format!("./target/packages/{}", file.rsplit('/').next().unwrap_or_default());
-    let install = install.replace("apt-get", APT).replace(&place, &file);
-    assert!(install.contains(&file), "{install} installs {place}");
-    ok(&host, install.trim_start_matches("sudo "));
+    let here = format!("cd {} && ", source(".").canonicalize().expect("it is there").display());
+    ok(&host, &(here + &install.replace("apt-get", APT)));
     let line = qemu.split_once(" ... ").expect("QEMU's own arguments").1.to_owned();
     assert_nat_works(&host, |spec| spec.line(&line));
 
@@ -59,6 +56,18 @@ fn removed_it_puts_the_old_scripts_back() {
     let before = ok(&host, scripts);
     let said = ok(&host, &format!("kvmnet adopt --yes && {APT} remove kvmnet"));
     assert!(said.contains("runs /usr/libexec/kvmnet-natup now"), "{said}");
+    assert_eq!(ok(&host, scripts), before);
+
+    // The old one for a tap that goes flushes the NAT of the whole host: not for a guest of kvmnet's.
+    install(&host);
+    ok(&host, "kvmnet adopt --yes");
+    let adopted = ok(&host, scripts);
+    let _tap = host.tap_on("default", "vnet0");
+    let said = ok(&host, &format!("{APT} remove kvmnet"));
+    assert_eq!(ok(&host, scripts), adopted);
+    let moves: Vec<_> = said.lines().filter_map(|line| line.split_once("have ended: ")).collect();
+    assert_eq!(moves.len(), 3, "{said}");
+    moves.iter().for_each(|(_, line)| drop(ok(&host, line)));
     assert_eq!(ok(&host, scripts), before);
 }
 
