@@ -181,7 +181,7 @@ systemd-guest: setup
 	@tests/systemd-guest
 
 test: firewalls managers systemd-guest build
-	$(CARGO) test --workspace --locked --target $(TARGET)
+	$(CARGO) test --workspace --locked --target $(TARGET) --no-fail-fast
 
 lint: require-cargo
 	$(CARGO) fmt --all --check
