@@ -194,7 +194,7 @@ deb rpm: require-cargo
 # Both, installed, upgraded and removed in roots of their own, with a real guest.
 test-packages: setup deb rpm
 	@tests/package-root
-	$(CARGO) test --locked --target $(TARGET) -p kvmnet-tests --features packages --test packages
+	$(CARGO) test --workspace --locked --target $(TARGET) --features kvmnet-tests/packages --test packages
 
 clean:
 	$(CARGO) clean
