@@ -192,7 +192,7 @@ deb rpm: require-cargo
 	@packaging/build $@
 
 # Both, installed, upgraded and removed in roots of their own, with a real guest.
-test-packages: setup deb rpm
+test-packages: deb rpm
 	@tests/package-root
 	$(CARGO) test --workspace --locked --target $(TARGET) --features kvmnet-tests/packages --test packages
 

@@ -121,6 +121,13 @@ impl<'host> Units<'host> {
         self.run("systemctl reset-failed");
     }
 
+    /// Stops a guest, with whom its network goes.
+    #[track_caller]
+    fn stop(&mut self, name: &str, bridge: &str) {
+        self.run(&format!("systemctl stop qemu@{name}"));
+        self.assert_gone(name, bridge, "success");
+    }
+
     /// Starts a guest that can't, and returns what the log has of it.
     #[track_caller]
     fn fails(&mut self) -> String {
@@ -217,8 +224,7 @@ fn guests_in_units() {
     // The power button, and a guest that heeds it.
     units.start("web", "web", "br0");
     assert!(units.run("kvmnet status default | cat").contains("  web  "));
-    units.run("systemctl stop qemu@web");
-    units.assert_gone("web", "br0", "success");
+    units.stop("web", "br0");
     assert!(!units.log().contains("terminating on signal"), "{}", units.log());
     let said = units.run("journalctl -b -o cat -t kvmnet-natup");
     assert!(said.contains("web: attached to br0"), "{said}");
@@ -257,8 +263,7 @@ fn guests_in_units() {
     units.put("runas.conf", "qemu@web");
     units.start("web", "web", "br0");
     assert_eq!(units.run("ps -o user= -C qemu-system-x86").trim(), "nobody");
-    units.run("systemctl stop qemu@web");
-    units.assert_gone("web", "br0", "success");
+    units.stop("web", "br0");
 }
 
 #[test]
@@ -296,8 +301,7 @@ fn what_confines_a_unit() {
     units.with("");
     units.put("confine.conf", "qemu@");
     units.start("web", "web", "br0");
-    units.run("systemctl stop qemu@web");
-    units.assert_gone("web", "br0", "success");
+    units.stop("web", "br0");
     // The network is up, so that no sysctl is left to set.
     units.with("ProtectKernelTunables=yes");
     units.run("systemctl start kvmnet-up@default");
@@ -308,6 +312,5 @@ fn what_confines_a_unit() {
     units.put("runas.conf", "qemu@web");
     units.with("CapabilityBoundingSet=CAP_SETUID CAP_SETGID");
     units.start("web", "web", "br0");
-    units.run("systemctl stop qemu@web");
-    units.assert_gone("web", "br0", "success");
+    units.stop("web", "br0");
 }

@@ -18,8 +18,10 @@ pub fn run(directory: &Path, options: &Options) -> Result<ExitCode, Error> {
     let written = written_files(directory);
     let steps: Vec<(Observed, Step)> = scripts(&options.scripts, &written)?
         .into_iter()
-        .map(|script| (undo::of(&script), script))
-        .map(|(step, script)| (script, step))
+        .map(|script| {
+            let step = undo::of(&script);
+            (script, step)
+        })
         .collect();
     let stays: Vec<String> = steps
         .iter()

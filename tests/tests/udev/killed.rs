@@ -1,37 +1,15 @@
-//! On a host with udev, what a killed QEMU leaves goes by itself: the rule runs `kvmnet gc` when a tap of
-//! kvmnet's vanishes.
+//! What a killed QEMU leaves goes by itself: the rule runs `kvmnet gc` when a tap of kvmnet's vanishes.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use kvmnet_tests::{Guest, GuestSpec, Host, wait_until};
+use kvmnet_tests::{Guest, Host, wait_until};
 
-/// How long something may take here, where a processor is emulated by one that others use, too.
-const SLOW: Duration = Duration::from_secs(120);
+use crate::{NATUP, QEMUS, SLOW, boot, install, open, run};
 
-const RULES: &str = "/usr/lib/udev/rules.d/78-kvmnet.rules";
-
+/// Opens taps on the NAT network, which have no downscript.
 #[track_caller]
-fn run(guest: &mut Guest, script: &str) -> String {
-    guest.sh_within(script, SLOW).expect(script)
-}
-
-/// Opens taps as QEMU does, with the NAT network's script and no downscript, all at once.
-#[track_caller]
-fn open(guest: &mut Guest, script: &str, taps: &[&str]) {
-    let taps = taps.join(" ");
-    run(
-        guest,
-        &format!(
-            "rm -f /run/tap.*; for tap in {taps}; do
-                 open-tap $tap 5002 /usr/libexec/kvmnet-{script} >/run/tap.$tap 2>&1 </dev/null &
-                 echo $! >/run/pid.$tap
-             done
-             for tap in {taps}; do
-                 until test -s /run/tap.$tap; do sleep 0.05; done
-                 test \"$(cat /run/tap.$tap)\" = 0 || {{ cat /run/tap.$tap; exit 1; }}
-             done; udevadm settle"
-        ),
-    );
+fn open_all(guest: &mut Guest, taps: &[&str]) {
+    open(guest, &taps.iter().map(|tap| (*tap, QEMUS, NATUP)).collect::<Vec<_>>());
 }
 
 /// Kills those who hold the taps, all at once.
@@ -62,17 +40,11 @@ fn assert_stays(guest: &mut Guest, ports: &str) {
 #[test]
 fn what_a_killed_guest_leaves_goes_by_itself() {
     let host = Host::builder().without_uplink().build();
-    let before = format!(
-        "cat >/usr/bin/open-tap <<'END'\n{}END\nchmod 755 /usr/bin/open-tap; mv {RULES} /rules
-         mkdir -p /etc/kvmnet && printf 'bridge = \"br-lab\"\naddress = \"192.168.150.1/24\"\n' >/etc/kvmnet/lab.toml",
-        include_str!("../udev/open-tap")
-    );
-    let mut guest = Guest::boot(&host, GuestSpec::with_systemd("killed").before_boot(&before));
+    let mut guest = boot(&host, "killed", "");
     let guest = &mut guest;
-    run(guest, "modprobe -a tun bridge nf_tables nft_chain_nat nft_ct nft_masq");
 
     // Without the rule it waits for somebody's next run.
-    open(guest, "natup", &["vnet0"]);
+    open_all(guest, &["vnet0"]);
     kill(guest, &["vnet0"]);
     run(
         guest,
@@ -80,13 +52,14 @@ fn what_a_killed_guest_leaves_goes_by_itself() {
     );
     let status = run(guest, "kvmnet status | cat");
     assert!(status.contains(" unused "), "it went without the rule: {status}");
-    run(guest, &format!("kvmnet gc; mv /rules {RULES}; udevadm control --reload"));
+    run(guest, "kvmnet gc");
+    install(guest);
 
-    open(guest, "natup", &["vnet0"]);
+    open_all(guest, &["vnet0"]);
     let killed = kill(guest, &["vnet0"]);
     assert_goes(guest, "the only one", killed);
 
-    open(guest, "natup", &["vnet0", "vnet1", "vnet2"]);
+    open_all(guest, &["vnet0", "vnet1", "vnet2"]);
     kill(guest, &["vnet1"]);
     assert_stays(guest, "vnet0 vnet2");
     kill(guest, &["vnet0"]);
@@ -98,13 +71,13 @@ fn what_a_killed_guest_leaves_goes_by_itself() {
 
     let ten: Vec<_> = (0..10).map(|number| format!("vnet{number}")).collect();
     let ten: Vec<_> = ten.iter().map(String::as_str).collect();
-    open(guest, "natup", &ten);
+    open_all(guest, &ten);
     let killed = kill(guest, &ten);
     assert_goes(guest, "ten at once", killed);
 
-    // Somebody else's tap is nothing to run for, and a pinned network stays.
+    // A pinned network stays.
     run(guest, "kvmnet up default");
-    open(guest, "natup", &["vnet0"]);
+    open_all(guest, &["vnet0"]);
     kill(guest, &["vnet0"]);
     assert_stays(guest, "");
     run(guest, "kvmnet down default");
@@ -112,8 +85,7 @@ fn what_a_killed_guest_leaves_goes_by_itself() {
     // The real one, which starts a guest and is killed.
     run(
         guest,
-        "modprobe -a tun; mkfifo /run/monitor
-         qemu-system-x86_64 -M none -S -display none -monitor none -serial none \
+        "qemu-system-x86_64 -M none -S -display none -monitor none -serial none \
              -netdev tap,id=n0,ifname=vnet0,script=/usr/libexec/kvmnet-natup,downscript=/usr/libexec/kvmnet-natdown \
              </dev/null >/run/qemu 2>&1 &
          echo $! >/run/pid.vnet0; until ip link show master br0 | grep vnet0; do sleep 0.1; done; udevadm settle",
