@@ -4,6 +4,7 @@
 //! it what an administrator, QEMU or bad luck would do. Nothing reaches the machine the test runs
 //! on, and everything is gone when the test is, however it ended.
 
+mod campaign;
 mod cgroup;
 mod command;
 mod docker;
@@ -31,6 +32,7 @@ mod tap;
 mod tap_machine;
 mod ufw;
 
+pub use campaign::{Tally, amount, is_torture};
 pub use docker::{Container, Docker};
 pub use firewalld::Firewalld;
 pub use foreign::{Foreign, assert_same};
