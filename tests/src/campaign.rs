@@ -110,9 +110,14 @@ impl Tally {
         }
         let campaign = &self.campaign;
         assert!(self.tried() > 0, "{campaign}: nothing was tried");
-        let bad: Vec<&str> =
-            self.leaked.iter().chain(&self.foreign).map(String::as_str).collect();
-        assert!(bad.is_empty(), "{campaign}: {} of {}:\n{}", bad.len(), self.tried(), bad.join("\n"));
+        let bad: Vec<&str> = self.leaked.iter().chain(&self.foreign).map(String::as_str).collect();
+        assert!(
+            bad.is_empty(),
+            "{campaign}: {} of {}:\n{}",
+            bad.len(),
+            self.tried(),
+            bad.join("\n")
+        );
     }
 
     fn line(&self) -> Value {

@@ -1,6 +1,7 @@
 //! A network namespace as plain data, and what each step does to it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 use kvmnet_core::model::{
@@ -44,6 +45,10 @@ pub struct FakeHost {
     pub bridge_netfilter: bool,
     /// What firewalld knows, where it runs: the zone of each interface that is in one.
     pub zones: Option<BTreeMap<String, String>>,
+    /// Who has connections that are tracked.
+    pub connected: BTreeSet<Ipv4Addr>,
+    /// What is known of who is behind a port, by its index.
+    pub learnt: BTreeMap<u32, Vec<Ipv4Addr>>,
 }
 
 impl FakeHost {
@@ -77,6 +82,7 @@ impl FakeHost {
     pub fn remove_link(&mut self, index: u32) {
         self.links.remove(&index);
         self.addresses.remove(&index);
+        self.learnt.remove(&index);
         for link in self.links.values_mut() {
             if link.master == Some(index) {
                 link.master = None;
@@ -265,8 +271,8 @@ impl FakeHost {
             .map(|link| BridgeView {
                 ports: self.ports(link.index).cloned().collect(),
                 addresses: match owner_of(link, known) {
-                    Some(_) => Vec::new(),
-                    None => self.addresses.get(&link.index).cloned().unwrap_or_default(),
+                    Some(_) if self.connected.is_empty() => Vec::new(),
+                    _ => self.addresses.get(&link.index).cloned().unwrap_or_default(),
                 },
                 zone: match owner_of(link, known) {
                     Some(_) => self.zone_view(&link.name),
@@ -276,7 +282,9 @@ impl FakeHost {
             })
             .collect();
         let tables = self.tables.keys().filter(|table| table.is_reserved()).cloned().collect();
-        ReleaseView { tap, bridges, tables, filters: self.filters.clone() }
+        let guest = tap.as_ref().and_then(|tap| self.learnt.get(&tap.index));
+        let guest = guest.filter(|_| !self.connected.is_empty()).cloned().unwrap_or_default();
+        ReleaseView { tap, bridges, tables, filters: self.filters.clone(), guest }
     }
 
     /// Carries out a step as the kernel does: of rtnetlink messages each, whatever became of those
@@ -301,6 +309,10 @@ impl FakeHost {
             Step::Zone(change) => self.change_zone(change),
             Step::DeleteTable(table) => {
                 self.tables.remove(table);
+                Ok(())
+            }
+            Step::ForgetConnections(subnets) => {
+                self.connected.retain(|one| !subnets.iter().any(|subnet| subnet.contains(one)));
                 Ok(())
             }
             Step::Sysctl(Sysctl::ForwardIpv4) => {

@@ -3,12 +3,16 @@
 mod address;
 mod answer;
 mod attributes;
+mod conntrack;
 mod error;
 mod host;
 mod link;
 mod link_change;
+mod neighbour;
+mod nfnetlink;
 mod nftables;
 mod port;
+mod release;
 mod route;
 mod rules_view;
 mod socket;

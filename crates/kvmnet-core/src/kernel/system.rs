@@ -8,16 +8,16 @@ use neli::consts::socket::NlFamily;
 use nix::errno::Errno;
 
 use super::link::{self, Which};
+use super::release::chains_of;
 use super::route;
 use super::rules_view::RulesView;
 use super::socket::Socket;
-use super::{Kernel, KernelError, address, link_change, nftables, sysctl};
+use super::{Kernel, KernelError, address, conntrack, link_change, nftables, sysctl};
 use crate::lock::{Lock, LockError};
 use crate::model::{
-    AcceptOwner, BridgeView, BridgedNetwork, BridgedView, FilterView, Firewall, Forwarding,
-    ForwardingView, InterfaceName, Link, LinkKind, Mac, ManagedNetwork, ManagedView, Mode,
-    NetworkName, ReleaseView, Route, Step, Sysctl, Table, TableId, TapView, ZoneView, owner_of,
-    runs_as_isolated,
+    BridgedNetwork, BridgedView, Firewall, Forwarding, ForwardingView, InterfaceName, Link,
+    LinkKind, Mac, ManagedNetwork, ManagedView, Mode, NetworkName, ReleaseView, Route, Step,
+    Sysctl, Table, TapView, ZoneView, owner_of, runs_as_isolated,
 };
 
 /// Where kvmnet's interface indexes begin: far above what the kernel counts up to by itself.
@@ -173,106 +173,24 @@ impl System {
     }
 
     /// What is known of a bridge's zone without asking for it, by the tables that were looked at.
-    fn zone_view(&self, matters: bool) -> ZoneView {
+    pub(super) fn zone_view(&self, matters: bool) -> ZoneView {
         if matters && self.met_firewalld { ZoneView::Unasked } else { ZoneView::Absent }
     }
 
     /// The ports of these bridges. The kernel goes through all links for every question, so that
     /// more than one bridge is best asked for at once.
-    fn ports(&mut self, bridges: &[Link]) -> Result<Vec<Link>, KernelError> {
+    pub(super) fn ports(&mut self, bridges: &[Link]) -> Result<Vec<Link>, KernelError> {
         match bridges {
             [] => Ok(Vec::new()),
             [bridge] => link::ports_of(&mut self.route, bridge),
             _ => link::all(&mut self.route),
         }
     }
-
-    /// The bridge that the tap is a port of, every bridge of ours, and those that rules of ours in
-    /// another firewall speak of, with their ports.
-    fn bridges(
-        &mut self,
-        master: Option<u32>,
-        filters: &[FilterView],
-        known: &[NetworkName],
-    ) -> Result<Vec<BridgeView>, KernelError> {
-        let mut bridges = link::all_of_kind(&mut self.route, "bridge")?;
-        let accepts = || filters.iter().flat_map(|filter| &filter.accepts);
-        let is_spoken_of = |bridge: &Link| {
-            accepts().any(|found| {
-                matches!(&found.owner, AcceptOwner::Bridge(name) if name.as_str() == bridge.name)
-            })
-        };
-        bridges.retain(|bridge| {
-            Some(bridge.index) == master
-                || owner_of(bridge, known).is_some()
-                || is_spoken_of(bridge)
-        });
-        let found = |index| bridges.iter().any(|bridge| bridge.index == index);
-        if let Some(index) = master.filter(|&index| !found(index)) {
-            // Not a bridge: a bond or a VRF, say.
-            bridges.extend(link::one(&mut self.route, Which::Index(index))?);
-        }
-        let mut ports = self.ports(&bridges)?;
-        let mut views = Vec::new();
-        for link in bridges {
-            let (its_own, others) =
-                ports.into_iter().partition(|port| port.master == Some(link.index));
-            ports = others;
-            let addresses = match owner_of(&link, known) {
-                Some(_) => Vec::new(),
-                None => address::of_link(&mut self.route, &link)?,
-            };
-            let zone = self.zone_view(owner_of(&link, known).is_some());
-            views.push(BridgeView { link, ports: its_own, addresses, zone });
-        }
-        Ok(views)
-    }
 }
 
 /// It takes another program.
 fn unable(step: &Step) -> KernelError {
     KernelError::Refused { what: step.to_string(), errno: Errno::EOPNOTSUPP, message: None }
-}
-
-/// The chains in iptables that the network has by its bridge's mark.
-fn chains_of(bridge: &Link, known: &[NetworkName]) -> Option<TableId> {
-    let mark = owner_of(bridge, known).filter(|mark| mark.iptables)?;
-    Some(TableId::in_iptables(&mark.network))
-}
-
-impl System {
-    /// [`Kernel::release_view`], with filters that somebody else has looked at.
-    ///
-    /// # Errors
-    /// [`KernelError`] where the kernel doesn't answer.
-    pub fn release_view_with(
-        &mut self,
-        tap: Option<&InterfaceName>,
-        known: &[NetworkName],
-        others: Vec<FilterView>,
-    ) -> Result<ReleaseView, KernelError> {
-        let tap = match tap {
-            Some(tap) => link::one(&mut self.route, Which::Name(tap.as_str()))?,
-            None => None,
-        };
-        let master = tap.as_ref().and_then(|link| link.master);
-        let tables = self.tables()?;
-        let mut filters = self.filters_of(&tables)?;
-        filters.extend(others);
-        let bridges = self.bridges(master, &filters, known)?;
-        let chains = bridges.iter().filter_map(|bridge| chains_of(&bridge.link, known));
-        Ok(ReleaseView {
-            tables: tables
-                .into_iter()
-                .map(|table| table.id)
-                .filter(TableId::is_reserved)
-                .chain(chains)
-                .collect(),
-            bridges,
-            filters,
-            tap,
-        })
-    }
 }
 
 impl Kernel for System {
@@ -403,6 +321,7 @@ impl Kernel for System {
             Step::Accepts(change) => nftables::change_accepts(self.netfilter()?, change),
             Step::Zone(_) => Err(unable(step)),
             Step::DeleteTable(table) => nftables::delete_table(self.netfilter()?, table),
+            Step::ForgetConnections(subnets) => conntrack::forget(self.netfilter()?, subnets),
             Step::Sysctl(sysctl) => sysctl::write(sysctl),
         }
     }

@@ -25,6 +25,10 @@ pub enum Step {
     Zone(ZoneChange),
     /// Deletes a table with all it holds.
     DeleteTable(TableId),
+    /// Deletes the connections of these subnets, or single addresses, that the kernel tracks: what
+    /// answers them must not reach the next guest there. (The kernel does it one by one; what is left
+    /// when a run is killed the next finds.)
+    ForgetConnections(Vec<Ipv4Net>),
     /// Writes one sysctl.
     Sysctl(Sysctl),
 }
@@ -170,8 +174,19 @@ impl fmt::Display for Step {
             Self::Accepts(change) => change.fmt(f),
             Self::Zone(change) => change.fmt(f),
             Self::DeleteTable(table) => write!(f, "delete {}", table.describe()),
+            Self::ForgetConnections(subnets) => {
+                let subnets: Vec<String> = subnets.iter().map(describe).collect();
+                write!(f, "forget the connections of {}", subnets.join(", "))
+            }
             Self::Sysctl(sysctl) => sysctl.fmt(f),
         }
+    }
+}
+
+fn describe(subnet: &Ipv4Net) -> String {
+    match subnet.prefix_len() {
+        32 => subnet.addr().to_string(),
+        _ => subnet.to_string(),
     }
 }
 

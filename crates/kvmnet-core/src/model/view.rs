@@ -1,5 +1,7 @@
 //! What one run looks at before it decides: a snapshot for each verb.
 
+use std::net::Ipv4Addr;
+
 use ipnet::Ipv4Net;
 
 use super::{FilterView, Firewall, InterfaceName, Link, ManagedNetwork, Mode, TableId, ZoneView};
@@ -122,10 +124,18 @@ pub struct BridgeView {
     pub link: Link,
     /// Its ports.
     pub ports: Vec<Link>,
-    /// Its IPv4 addresses; read only of a bridge that isn't kvmnet's.
+    /// Its IPv4 addresses; read of a bridge that isn't kvmnet's, and, where connections are tracked,
+    /// of one that the tap leaves or nobody uses.
     pub addresses: Vec<Ipv4Net>,
     /// Its zone; asked for only of a bridge of kvmnet's.
     pub zone: ZoneView,
+}
+
+impl BridgeView {
+    /// The ports, but for the one that leaves, that keep a network alive.
+    pub fn users(&self, leaving: Option<u32>) -> impl Iterator<Item = &Link> {
+        self.ports.iter().filter(move |port| Some(port.index) != leaving && port.keeps_alive())
+    }
 }
 
 /// What releasing a tap, and clearing away what nobody uses, looks at.
@@ -140,4 +150,7 @@ pub struct ReleaseView {
     pub tables: Vec<TableId>,
     /// The filters that may hold rules of ours.
     pub filters: Vec<FilterView>,
+    /// The IPv4 addresses of the guest behind the tap, as the bridge and the host have learnt them;
+    /// looked for only where connections are tracked and the network stays.
+    pub guest: Vec<Ipv4Addr>,
 }

@@ -146,6 +146,7 @@ impl Situation<'_> {
             steps.extend(self.install_table());
             steps.extend([bridge, self.disable_ipv6()]);
         }
+        steps.extend(self.forget_predecessors());
         steps.extend(self.accepts());
         let mut opened = accepts::notes(&steps);
         opened.extend(accepts::no_uplink(view, network));
@@ -166,6 +167,14 @@ impl Situation<'_> {
             was_done: false,
             notes: std::iter::once(built).chain(opened).chain(turned_on).collect(),
         })
+    }
+
+    /// Rules without a bridge: somebody deleted that, and no run saw its guests off.
+    fn forget_predecessors(&self) -> Option<Step> {
+        let Self { view, network, .. } = *self;
+        let has_rules = table_of(network).is_some() && view.table != TableState::Absent;
+        let address = network.mode.address().filter(|_| has_rules)?;
+        Some(Step::ForgetConnections(vec![address.trunc()]))
     }
 
     fn repair(

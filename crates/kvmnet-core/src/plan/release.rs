@@ -1,5 +1,7 @@
 //! ifdown and natdown: a tap leaves its bridge, and networks that nobody uses any more go.
 
+use ipnet::Ipv4Net;
+
 use super::tap::require_tap;
 use super::{Refusal, accepts, zone};
 use crate::model::{
@@ -52,6 +54,10 @@ pub fn release(
                 index: link.index,
                 tap: tap.clone(),
             }]));
+            // Only now that the guest can't begin any more.
+            steps.extend(
+                forget_guest(view, bridge).filter(|_| owner_of(&bridge.link, known).is_some()),
+            );
             released_from = Some(bridge.link.name.clone());
             leaving = Some(link.index);
         }
@@ -156,6 +162,7 @@ fn take_down_unused(
     let mut kept = Vec::new();
     let mut unused: Vec<(NetworkName, &Link)> = Vec::new();
     let mut left = Vec::new();
+    let mut forgotten = Vec::new();
     let mut unpinning = None;
     let mut in_use = None;
     for bridge in &view.bridges {
@@ -163,9 +170,11 @@ fn take_down_unused(
             continue;
         };
         let is_asked_for = unpin == Some(&mark.network);
-        let ports = users(bridge, leaving);
+        let mut ports: Vec<String> = bridge.users(leaving).map(|port| port.name.clone()).collect();
+        ports.sort_unstable();
         if ports.is_empty() && (is_asked_for || !mark.pinned) {
             left.extend(zone::leave(bridge, &mark));
+            forgotten.extend(forget_network(bridge));
             unused.push((mark.network, &bridge.link));
             continue;
         }
@@ -186,6 +195,8 @@ fn take_down_unused(
     steps.extend(left);
     steps.extend(stale_tables.cloned().map(Step::DeleteTable));
     steps.extend(unpinning);
+    // Behind the rules, so that none is translated anew, and before the bridge, which tells of them.
+    steps.extend(forgotten);
     // One send each: the kernel takes some 40 ms for each deletion.
     steps.extend(unused.iter().map(|(_, link)| {
         Step::Links(vec![LinkChange::DeleteBridge { index: link.index, name: link.name.clone() }])
@@ -214,13 +225,19 @@ fn without_pin(bridge: &Link, mark: &Mark) -> Step {
     }])
 }
 
-/// The ports, but for the one that leaves, that keep a network alive.
-fn users(bridge: &BridgeView, leaving: Option<u32>) -> Vec<String> {
-    let users =
-        bridge.ports.iter().filter(|port| Some(port.index) != leaving && port.keeps_alive());
-    let mut names: Vec<String> = users.map(|port| port.name.clone()).collect();
-    names.sort_unstable();
-    names
+/// What is to be forgotten of a network that goes: its first address is the one that kvmnet gave it,
+/// and any other the administrator's.
+fn forget_network(bridge: &BridgeView) -> Option<Step> {
+    let address = bridge.addresses.first()?;
+    Some(Step::ForgetConnections(vec![address.trunc()]))
+}
+
+/// What is to be forgotten of a guest that goes, where its network stays.
+fn forget_guest(view: &ReleaseView, bridge: &BridgeView) -> Option<Step> {
+    let subnet = bridge.addresses.first()?;
+    let its_own = view.guest.iter().filter(|address| subnet.contains(*address));
+    let addresses: Vec<Ipv4Net> = its_own.map(|&address| Ipv4Net::from(address)).collect();
+    (!addresses.is_empty()).then_some(Step::ForgetConnections(addresses))
 }
 
 /// The name is reserved in the families that kvmnet uses; in another it is somebody else's.

@@ -1,15 +1,14 @@
 //! The numbers and envelopes of nf_tables messages.
 
 use neli::consts::nl::{NlType, NlmF};
-use neli::genl::{AttrTypeBuilder, Nlattr, NlattrBuilder};
-use neli::types::{Buffer, GenlBuffer};
-use neli::{Size, ToBytes};
+use neli::genl::Nlattr;
+use neli::types::Buffer;
 
+pub(super) use super::super::nfnetlink::{HEADER, Message, attribute, be32, nested};
 use super::super::socket::Batch;
 use crate::model::TableId;
 
-/// `sizeof(struct nfgenmsg)`.
-pub(super) const HEADER: usize = 4;
+const SUBSYSTEM: u16 = libc::NFNL_SUBSYS_NFTABLES as u16;
 
 pub(super) const NFT_MSG_NEWTABLE: u16 = 0;
 pub(super) const NFT_MSG_GETTABLE: u16 = 1;
@@ -46,31 +45,6 @@ pub(super) const NFTA_LIST_ELEM: u16 = 1;
 pub(super) const NFTA_EXPR_NAME: u16 = 1;
 pub(super) const NFTA_EXPR_DATA: u16 = 2;
 
-/// `struct nfgenmsg` and the attributes behind it.
-#[derive(Debug, Size, ToBytes)]
-pub(super) struct Message {
-    family: u8,
-    version: u8,
-    resource: u16,
-    attributes: GenlBuffer<u16, Buffer>,
-}
-
-impl Message {
-    pub fn new(family: u8, attributes: Vec<Nlattr<u16, Buffer>>) -> Self {
-        Self { family, version: 0, resource: 0, attributes: attributes.into_iter().collect() }
-    }
-
-    /// The envelope of a transaction names the subsystem in network byte order.
-    fn envelope(attributes: Vec<Nlattr<u16, Buffer>>) -> Self {
-        Self {
-            family: 0,
-            version: 0,
-            resource: (libc::NFNL_SUBSYS_NFTABLES as u16).to_be(),
-            attributes: attributes.into_iter().collect(),
-        }
-    }
-}
-
 /// What every message about a table as such says: its name.
 pub(super) fn named(table: &TableId) -> Message {
     Message::new(table.family, vec![attribute(NFTA_TABLE_NAME, table.name.as_str())])
@@ -78,7 +52,7 @@ pub(super) fn named(table: &TableId) -> Message {
 
 /// A message's type: the subsystem in the upper byte.
 pub(super) fn kind(message: u16) -> u16 {
-    ((libc::NFNL_SUBSYS_NFTABLES as u16) << 8) | message
+    (SUBSYSTEM << 8) | message
 }
 
 /// Opens a transaction.
@@ -93,43 +67,16 @@ pub(super) fn begin_at(batch: &mut Batch, what: &str, generation: u32) {
 }
 
 fn begin_with(batch: &mut Batch, what: &str, attributes: Vec<Nlattr<u16, Buffer>>) {
-    let envelope = Message::envelope(attributes);
+    let envelope = Message::envelope(SUBSYSTEM, attributes);
     batch.part(envelope_kind(libc::NFNL_MSG_BATCH_BEGIN), NlmF::empty(), envelope, what);
 }
 
 /// Commits it.
 pub(super) fn end(batch: &mut Batch, what: &str) {
-    let envelope = Message::envelope(vec![]);
+    let envelope = Message::envelope(SUBSYSTEM, vec![]);
     batch.part(envelope_kind(libc::NFNL_MSG_BATCH_END), NlmF::empty(), envelope, what);
 }
 
 fn envelope_kind(kind: libc::c_int) -> impl NlType {
     kind as u16
-}
-
-pub(super) fn attribute(kind: u16, value: impl Size + ToBytes) -> Nlattr<u16, Buffer> {
-    typed(kind, false, value)
-}
-
-/// An attribute that holds other attributes.
-pub(super) fn nested(kind: u16, inner: Vec<Nlattr<u16, Buffer>>) -> Nlattr<u16, Buffer> {
-    typed(kind, true, inner.into_iter().collect::<GenlBuffer<u16, Buffer>>())
-}
-
-/// A number, in network byte order as nf_tables has it.
-pub(super) fn be32(kind: u16, value: u32) -> Nlattr<u16, Buffer> {
-    attribute(kind, value.to_be_bytes())
-}
-
-fn typed(kind: u16, is_nested: bool, value: impl Size + ToBytes) -> Nlattr<u16, Buffer> {
-    let kind = AttrTypeBuilder::default()
-        .nla_type(kind)
-        .nla_nested(is_nested)
-        .build()
-        .expect("the type is set");
-    NlattrBuilder::default()
-        .nla_type(kind)
-        .nla_payload(value)
-        .build()
-        .expect("type and payload are set")
 }

@@ -213,6 +213,7 @@ fn lan(accepts: Vec<FoundAccept>) -> ReleaseView {
         }],
         tables: vec![],
         filters: vec![FilterView { accepts, ..filter(IPV4, "FORWARD", true) }],
+        guest: vec![],
     }
 }
 

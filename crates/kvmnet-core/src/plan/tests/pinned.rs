@@ -53,6 +53,7 @@ fn running(alias: &str, ports: &[&str]) -> ReleaseView {
         bridges: vec![BridgeView { link, ports, addresses: vec![], zone: ZoneView::Absent }],
         tables: vec![table],
         filters: vec![],
+        guest: vec![],
     }
 }
 
@@ -173,7 +174,8 @@ fn down_counts_no_idle_tap() {
 
 #[test]
 fn down_of_a_network_that_is_not_up_changes_nothing() {
-    let view = ReleaseView { tap: None, bridges: vec![], tables: vec![], filters: vec![] };
+    let view =
+        ReleaseView { tap: None, bridges: vec![], tables: vec![], filters: vec![], guest: vec![] };
     let plan = down(&view);
     assert!(plan.steps.is_empty() && plan.taken_down.is_empty() && plan.in_use.is_none());
 }

@@ -31,6 +31,7 @@ fn on_own_bridge(others: Vec<Link>) -> ReleaseView {
         }],
         tables: vec![table()],
         filters: vec![],
+        guest: vec![],
     }
 }
 
@@ -49,6 +50,7 @@ fn on_foreign_bridge(bridge: &str, address: &str) -> ReleaseView {
         }],
         tables: vec![],
         filters: vec![],
+        guest: vec![],
     }
 }
 
@@ -104,6 +106,40 @@ fn a_persistent_tap_keeps_it_only_while_somebody_holds_it() {
     assert_steps(&plan, &[RELEASE, DELETE_TABLE, DELETE_BRIDGE]);
 }
 
+/// Behind the rules, before the bridge; and only what kvmnet's own address says, which is the first.
+#[test]
+fn connections_are_forgotten_with_the_network() {
+    let mut view = on_own_bridge(vec![]);
+    view.bridges[0].addresses =
+        ["192.168.100.1/24", "10.0.0.1/8"].map(|address| address.parse().unwrap()).to_vec();
+    let forget = "forget the connections of 192.168.100.0/24";
+    assert_steps(&natdown(&view).unwrap(), &[RELEASE, DELETE_TABLE, forget, DELETE_BRIDGE]);
+    view.bridges[0].link.alias.push_str(":pinned");
+    assert_steps(&natdown(&view).unwrap(), &[RELEASE]);
+    // Of the administrator's own bridge nothing is.
+    let view = on_foreign_bridge("br0", "192.168.100.1/24");
+    assert_steps(&natdown(&view).unwrap(), &[RELEASE]);
+}
+
+#[test]
+fn a_guests_connections_are_forgotten_with_its_tap() {
+    let addresses = ["192.168.100.10", "10.1.1.1", "192.168.100.11"];
+    let forget = "forget the connections of 192.168.100.10, 192.168.100.11";
+    for pinned in [false, true] {
+        let others = if pinned { vec![] } else { vec![port("vnet1", 21, &own_bridge())] };
+        let mut view = on_own_bridge(others);
+        view.bridges[0].link.alias.push_str(if pinned { ":pinned" } else { "" });
+        view.bridges[0].addresses = vec!["192.168.100.1/24".parse().unwrap()];
+        view.guest = addresses.map(|address| address.parse().unwrap()).to_vec();
+        assert_steps(&natdown(&view).unwrap(), &[RELEASE, forget]);
+        // Whatever is behind it, an administrator's bridge is none of kvmnet's.
+        view.bridges[0].link.alias = "LAN".to_owned();
+        view.bridges[0].link.mac = None;
+        view.tables.clear();
+        assert_steps(&natdown(&view).unwrap(), &[RELEASE]);
+    }
+}
+
 #[test]
 fn a_pinned_network_stays() {
     let mut view = on_own_bridge(vec![]);
@@ -145,6 +181,7 @@ fn tables_without_a_bridge_go_and_others_names_stay() {
         bridges: vec![],
         tables: vec![table(), other(2, "kvmnet-Not a network"), other(1, "kvmnet-default")],
         filters: vec![],
+        guest: vec![],
     };
     assert_steps(&natdown(&view).unwrap(), &[DELETE_TABLE]);
 }

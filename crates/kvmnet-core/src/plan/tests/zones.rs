@@ -155,7 +155,13 @@ fn what_firewalld_will_not_do_is_told_and_stops_nobody() {
 fn left(alias: &str, zone: ZoneView) -> String {
     let link = Link { alias: alias.to_owned(), ..own_bridge() };
     let bridge = BridgeView { link, ports: vec![], addresses: vec![], zone };
-    let view = ReleaseView { tap: None, bridges: vec![bridge], tables: vec![], filters: vec![] };
+    let view = ReleaseView {
+        tap: None,
+        bridges: vec![bridge],
+        tables: vec![],
+        filters: vec![],
+        guest: vec![],
+    };
     text(&sweep(&view, &[config::default_name()]).steps)
 }
 

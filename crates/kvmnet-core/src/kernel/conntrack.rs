@@ -1,0 +1,138 @@
+//! Connections that the kernel tracks, over netlink (`linux/netfilter/nfnetlink_conntrack.h`), without
+//! the `conntrack` program.
+
+use std::fs::File;
+use std::io::Read;
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+use neli::consts::nl::NlmF;
+use neli::genl::Nlattr;
+use neli::types::Buffer;
+use nix::errno::Errno;
+
+use super::KernelError;
+use super::attributes::Attributes;
+use super::nfnetlink::{HEADER, Message, attribute, nested, nested_bytes};
+use super::socket::{Batch, Socket};
+
+/// How many connections this network namespace has.
+const COUNT: &str = "/proc/sys/net/netfilter/nf_conntrack_count";
+
+const IPCTNL_MSG_CT_GET: u16 = 1;
+const IPCTNL_MSG_CT_DELETE: u16 = 2;
+const CTA_TUPLE_ORIG: u16 = 1;
+const CTA_TUPLE_REPLY: u16 = 2;
+const CTA_ID: u16 = 12;
+const CTA_ZONE: u16 = 18;
+const CTA_FILTER: u16 = 25;
+const CTA_TUPLE_IP: u16 = 1;
+const CTA_IP_V4_SRC: u16 = 1;
+const CTA_FILTER_ORIG_FLAGS: u16 = 1;
+const CTA_FILTER_REPLY_FLAGS: u16 = 2;
+/// `CTA_FILTER_F_CTA_IP_SRC` (`net/netfilter/nf_internals.h`): the source address decides.
+const BY_SOURCE: u32 = 1;
+
+/// Deletions in one send: their answers have to fit the socket's buffer.
+const AT_ONCE: usize = 128;
+
+/// Whether any connection is tracked. Where none is, nothing is asked: the question alone would load
+/// the kernel's modules for it.
+pub(super) fn is_in_use() -> bool {
+    let mut digits = [0; 16];
+    let read = File::open(COUNT).and_then(|mut file| file.read(&mut digits));
+    read.is_ok_and(|length| length > 0 && digits[0] != b'0')
+}
+
+/// A connection, as the kernel needs it to find it again.
+struct Connection {
+    origin: Vec<u8>,
+    id: Option<Vec<u8>>,
+    zone: Option<Vec<u8>>,
+}
+
+/// Deletes the IPv4 connections that somebody in one of these subnets opened or was sent, also by
+/// another address (masquerade, port forwards). Of a single address the kernel finds them itself.
+pub(super) fn forget(socket: &mut Socket, subnets: &[Ipv4Net]) -> Result<(), KernelError> {
+    if !is_in_use() {
+        return Ok(());
+    }
+    for &subnet in subnets {
+        let what = format!("forget the connections of {subnet}");
+        let filters: &[Option<u16>] = match subnet.prefix_len() {
+            // The first says who opened it, the second who was sent it.
+            32 => &[Some(CTA_TUPLE_ORIG), Some(CTA_TUPLE_REPLY)],
+            _ => &[None],
+        };
+        for &filter in filters {
+            let found = list(socket, subnet, filter, &what)?;
+            for connections in found.chunks(AT_ONCE) {
+                delete(socket, connections, &what)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn list(
+    socket: &mut Socket,
+    subnet: Ipv4Net,
+    filter: Option<u16>,
+    what: &str,
+) -> Result<Vec<Connection>, KernelError> {
+    let ask = |batch: &mut Batch| {
+        let attributes = filter.map(|tuple| by_source(tuple, subnet.addr())).unwrap_or_default();
+        batch.dump(kind(IPCTNL_MSG_CT_GET), message(attributes), what);
+        // A kernel without ctnetlink has no way to tell.
+        batch.tolerate(&[Errno::EINVAL, Errno::EOPNOTSUPP]);
+    };
+    socket.read(ask, |found: &mut Vec<_>, _, payload| found.extend(parse(payload, subnet)))
+}
+
+/// Kernels before 5.8 don't know it, and answer with all there are.
+fn by_source(tuple: u16, address: Ipv4Addr) -> Vec<Nlattr<u16, Buffer>> {
+    let source = attribute(CTA_IP_V4_SRC, address.octets());
+    let (origin, reply) = if tuple == CTA_TUPLE_ORIG { (BY_SOURCE, 0) } else { (0, BY_SOURCE) };
+    // These two are in the host's byte order.
+    let flags =
+        vec![attribute(CTA_FILTER_ORIG_FLAGS, origin), attribute(CTA_FILTER_REPLY_FLAGS, reply)];
+    vec![nested(tuple, vec![nested(CTA_TUPLE_IP, vec![source])]), nested(CTA_FILTER, flags)]
+}
+
+fn parse(payload: &[u8], subnet: Ipv4Net) -> Option<Connection> {
+    let attributes = Attributes(payload.get(HEADER..)?);
+    let is_within = |tuple| source(attributes.nested(tuple)).is_some_and(|ip| subnet.contains(&ip));
+    if !is_within(CTA_TUPLE_ORIG) && !is_within(CTA_TUPLE_REPLY) {
+        return None;
+    }
+    let bytes = |kind| attributes.find(kind).map(<[u8]>::to_vec);
+    Some(Connection { origin: bytes(CTA_TUPLE_ORIG)?, id: bytes(CTA_ID), zone: bytes(CTA_ZONE) })
+}
+
+fn source(tuple: Attributes<'_>) -> Option<Ipv4Addr> {
+    let octets: [u8; 4] = tuple.nested(CTA_TUPLE_IP).find(CTA_IP_V4_SRC)?.try_into().ok()?;
+    Some(octets.into())
+}
+
+fn delete(socket: &mut Socket, found: &[Connection], what: &str) -> Result<(), KernelError> {
+    let mut batch = socket.batch();
+    for connection in found {
+        let mut attributes = vec![nested_bytes(CTA_TUPLE_ORIG, &connection.origin)];
+        let same =
+            |kind, bytes: &Option<Vec<u8>>| bytes.as_deref().map(|bytes| attribute(kind, bytes));
+        // By its number: one that was opened anew by the same address and port meanwhile stays.
+        attributes.extend(same(CTA_ID, &connection.id));
+        attributes.extend(same(CTA_ZONE, &connection.zone));
+        batch.change(kind(IPCTNL_MSG_CT_DELETE), NlmF::empty(), message(attributes), what);
+        batch.tolerate(&[Errno::ENOENT]);
+    }
+    socket.request(batch, |_, _| {})
+}
+
+fn message(attributes: Vec<Nlattr<u16, Buffer>>) -> Message {
+    Message::new(libc::AF_INET as u8, attributes)
+}
+
+fn kind(message: u16) -> u16 {
+    ((libc::NFNL_SUBSYS_CTNETLINK as u16) << 8) | message
+}

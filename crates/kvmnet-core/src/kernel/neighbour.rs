@@ -1,0 +1,96 @@
+//! Who is behind a port: what a bridge and the host have learnt from a guest's own frames
+//! (rtnetlink(7), `linux/neighbour.h`).
+
+use std::net::Ipv4Addr;
+
+use linux_raw_sys::netlink as raw;
+use neli::consts::rtnl::{Nda, Nud, RtAddrFamily, Rtm, Rtn};
+use neli::rtnl::{Ndmsg, NdmsgBuilder, Rtattr};
+use neli::types::Buffer;
+
+use super::KernelError;
+use super::attributes::{Attributes, read_u16, read_u32};
+use super::link::attribute;
+use super::socket::{Batch, Socket};
+use crate::model::{Link, Mac};
+
+/// `sizeof(struct ndmsg)`.
+const HEADER: usize = 12;
+/// Learnt, and not of the host's own making: an entry of either table in one of these states.
+const LEARNT: u16 = (raw::NUD_REACHABLE | raw::NUD_STALE | raw::NUD_DELAY | raw::NUD_PROBE) as u16;
+
+/// The IPv4 addresses that the host, by way of this bridge, has found at the MAC addresses that the
+/// bridge has learnt from the port.
+pub(super) fn addresses_behind(
+    socket: &mut Socket,
+    bridge: u32,
+    port: &Link,
+) -> Result<Vec<Ipv4Addr>, KernelError> {
+    let family = RtAddrFamily::from(libc::AF_BRIDGE as u8);
+    let what = format!("list what is behind {}", port.name);
+    let of_port = Question { family, index: port.index, attributes: vec![] };
+    let macs: Vec<Mac> = list(socket, &of_port, &what, |entry| {
+        Some(entry.mac).filter(|_| entry.index == port.index)
+    })?;
+    if macs.is_empty() {
+        return Ok(Vec::new());
+    }
+    let attributes = vec![attribute(Nda::Ifindex, bridge)];
+    let on_bridge = Question { family: RtAddrFamily::Inet, index: 0, attributes };
+    list(socket, &on_bridge, &what, |entry| {
+        entry.address.filter(|_| entry.index == bridge && macs.contains(&entry.mac))
+    })
+}
+
+/// A question that can be put again.
+struct Question {
+    family: RtAddrFamily,
+    index: u32,
+    attributes: Vec<Rtattr<Nda, Buffer>>,
+}
+
+impl Question {
+    fn message(&self) -> Ndmsg {
+        NdmsgBuilder::default()
+            .ndm_family(self.family)
+            .ndm_index(self.index as libc::c_int)
+            .ndm_state(Nud::empty())
+            .ndm_type(Rtn::Unspec)
+            .rtattrs(self.attributes.iter().cloned().collect())
+            .build()
+            .expect("all fields without a default are set")
+    }
+}
+
+fn list<T>(
+    socket: &mut Socket,
+    question: &Question,
+    what: &str,
+    wanted: impl Fn(Entry) -> Option<T>,
+) -> Result<Vec<T>, KernelError> {
+    let ask = |batch: &mut Batch| batch.dump(Rtm::Getneigh, question.message(), what);
+    socket.read(ask, |found: &mut Vec<T>, _, payload| {
+        found.extend(parse(payload).and_then(&wanted));
+    })
+}
+
+struct Entry {
+    index: u32,
+    mac: Mac,
+    address: Option<Ipv4Addr>,
+}
+
+/// Reads a neighbour message; `None` where nobody was learnt.
+fn parse(payload: &[u8]) -> Option<Entry> {
+    let state = read_u16(payload.get(8..)?)?;
+    if state & LEARNT == 0 {
+        return None;
+    }
+    let attributes = Attributes(payload.get(HEADER..)?);
+    let address = attributes.find(raw::NDA_DST as u16);
+    Some(Entry {
+        index: read_u32(payload.get(4..)?)?,
+        mac: Mac(attributes.find(raw::NDA_LLADDR as u16)?.try_into().ok()?),
+        address: address.and_then(|bytes| <[u8; 4]>::try_from(bytes).ok()).map(Ipv4Addr::from),
+    })
+}
