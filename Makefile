@@ -45,12 +45,13 @@ SOURCES    := $(shell find crates -name '*.rs' -o -name Cargo.toml) Cargo.toml C
 
 .DEFAULT_GOAL := build
 .PHONY: help build test demo lint install uninstall clean require-cargo binaries setup firewalls \
-        managers systemd-guest deb rpm test-packages
+        managers systemd-guest torture deb rpm test-packages
 
 help:
 	@echo 'make build      build the programs: static, stripped, in $(RELEASE)'
 	@echo 'make demo       two real guests on the default NAT network, in namespaces of their own'
 	@echo 'make test       the whole test suite (as root)'
+	@echo 'make torture    all faults instead of some, for an hour or so, and a table of what became of them'
 	@echo 'make deb        build a package for Debian and Ubuntu, in target/packages'
 	@echo 'make rpm        build one for Fedora, EL and openSUSE, in target/packages'
 	@echo 'make test-packages  build both, and try them in roots of their own (as root)'
@@ -182,6 +183,14 @@ systemd-guest: setup
 
 test: firewalls managers systemd-guest build
 	$(CARGO) test --workspace --locked --target $(TARGET) --no-fail-fast
+
+# The same tests, but campaigns of faults run whole, and write their figures to this file.
+TORTURE    := $(CURDIR)/target/torture.jsonl
+
+torture: firewalls managers systemd-guest build
+	@rm -f '$(TORTURE)'
+	@KVMNET_TORTURE='$(TORTURE)' $(CARGO) test --workspace --locked --target $(TARGET) --no-fail-fast; passed=$$?; \
+	$(CARGO) run --quiet --locked --target $(TARGET) -p kvmnet-tests --bin torture -- '$(TORTURE)' && exit $$passed
 
 lint: require-cargo
 	$(CARGO) fmt --all --check

@@ -9,21 +9,21 @@ use serde_json::Value;
 const FIGURES: [&str; 5] = ["tried", "converged", "leaked", "foreign", "seconds"];
 
 fn main() -> ExitCode {
-    let Some(file) = env::args_os().nth(1) else {
+    let Some(file) = env::args().nth(1) else {
         eprintln!("torture: name the file that the campaigns wrote");
         return ExitCode::FAILURE;
     };
     let lines = match fs::read_to_string(&file) {
         Ok(lines) => lines,
         Err(error) => {
-            eprintln!("torture: {}: {error}", file.display());
+            eprintln!("torture: {file}: {error}");
             return ExitCode::FAILURE;
         }
     };
     let mut rows: Vec<Value> = match lines.lines().map(serde_json::from_str).collect() {
         Ok(rows) => rows,
         Err(error) => {
-            eprintln!("torture: {} isn't what campaigns write: {error}", file.display());
+            eprintln!("torture: {file} isn't what campaigns write: {error}");
             return ExitCode::FAILURE;
         }
     };
