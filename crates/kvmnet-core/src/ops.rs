@@ -46,7 +46,7 @@ pub fn up<K: Kernel>(
     if let Err(source) = apply_until_one_fails(kernel, &plan.steps, &mut notes) {
         if !plan.was_done {
             let scope = ReleaseScope::OursOr(std::slice::from_ref(network));
-            report_failure(undo(kernel, tap, scope, known));
+            report_failure(undo(kernel, tap, scope, known, lifts(&plan.steps)));
         }
         return Err(goal.failed(source));
     }
@@ -333,6 +333,7 @@ fn undo<K: Kernel>(
     tap: &InterfaceName,
     scope: ReleaseScope<'_>,
     known: &[NetworkName],
+    lifted: bool,
 ) -> Result<ReleasePlan, Error> {
     let mut view = look(kernel, tap, known)?;
     if !K::HAS_IPTABLES {
@@ -341,8 +342,19 @@ fn undo<K: Kernel>(
         view.bridges.retain(|bridge| Some(bridge.link.index) == master || !is_left(&bridge.link));
         view.tables.retain(|table| !table.is_in_iptables());
     }
-    let plan = plan::release(&view, tap, scope, known)?;
+    let mut plan = plan::release(&view, tap, scope, known)?;
+    let is_left_up = |link: &&Link| lifted && link.up && link.master.is_none();
+    if let Some(link) = view.tap.as_ref().filter(is_left_up) {
+        let down = LinkChange::ReleaseTap { index: link.index, tap: tap.clone() };
+        plan.steps.insert(0, Step::Links(vec![down]));
+    }
     apply_release(kernel, tap, plan)
+}
+
+/// Whether the steps set a tap up that was down.
+fn lifts(steps: &[Step]) -> bool {
+    let lifts = |change: &LinkChange| matches!(change, LinkChange::AttachTap { was_up: false, .. });
+    steps.iter().any(|step| matches!(step, Step::Links(changes) if changes.iter().any(lifts)))
 }
 
 /// Nothing is begun that this program can't bring to its end.

@@ -97,6 +97,12 @@ fn describe(errno: Errno) -> String {
         Errno::EPERM | Errno::EACCES => {
             format!("{} (CAP_NET_ADMIN is needed in the network namespace)", errno.desc())
         }
+        // `BR_MAX_PORTS` (`net/bridge/br_private.h`), less the number 0.
+        Errno::EXFULL => {
+            "the bridge has 1023 ports, the most that the kernel allows; put this guest on \
+                          another bridge, that of another network"
+                .to_owned()
+        }
         Errno::ENODEV => "it has just gone (No such device)".to_owned(),
         _ => errno.desc().to_owned(),
     }

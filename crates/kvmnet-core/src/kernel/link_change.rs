@@ -34,6 +34,7 @@ pub(super) fn push(batch: &mut Batch, change: &LinkChange) {
             mtu,
             no_inet6_address,
             forward_groups,
+            was_up: _,
         } => {
             if *no_inet6_address {
                 forbid_inet6_address(batch, *index, tap.as_str());

@@ -90,6 +90,9 @@ pub enum LinkChange {
         /// hands them to the host's protocols on the port itself, where no rule of the bridge's
         /// sees them.
         forward_groups: bool,
+        /// Whether it is up already. The kernel sets up a tap before it looks whether it can become a
+        /// port, so that one that was down has to go down again where it can't.
+        was_up: bool,
     },
     /// Takes a tap out of its bridge, and sets it down.
     ReleaseTap {

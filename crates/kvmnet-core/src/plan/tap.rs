@@ -70,5 +70,6 @@ pub(super) fn attach(
         mtu: (tap.mtu != target.mtu).then_some(target.mtu),
         no_inet6_address: tap.inet6.is_some_and(|inet6| inet6.generates_address && !inet6.disabled),
         forward_groups,
+        was_up: tap.up,
     }))
 }
