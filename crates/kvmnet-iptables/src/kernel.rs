@@ -142,7 +142,7 @@ impl Iptables {
         }
         if !was_dropped && view.filters.iter().any(|filter| filter.drops) {
             view.uplinks = self.system.uplinks()?;
-            view.bridge_netfilter = self.system.filters_frames(view.bridge.as_ref());
+            view.bridge_netfilter = self.system.filters_frames(view.bridge.as_ref())?;
         }
         Ok(())
     }
@@ -164,7 +164,7 @@ impl Iptables {
         let mut result = Ok(());
         let begin = Instant::now();
         for _ in 0..ATTEMPTS {
-            if !family.has_legacy(FILTER) {
+            if !family.has_legacy(FILTER)? {
                 return Ok(());
             }
             let Some(script) = accepts::script(change, &program.list_within(FILTER, BRIEFLY)?)
@@ -188,7 +188,7 @@ impl Iptables {
     ) -> Result<TableState, KernelError> {
         require_plain(&network.bridge)?;
         let mut chosen = vec![Program::chosen(Family::Ipv4)?];
-        if Path::new("/proc/net/if_inet6").exists() {
+        if Path::new("/proc/net/if_inet6").try_exists().unwrap_or(true) {
             match Program::chosen(Family::Ipv6) {
                 Ok(program) => chosen.push(program),
                 // IPv6 is off on the bridge; the rules are what keeps guests from it that is on.
@@ -205,7 +205,7 @@ impl Iptables {
         let is_dropped = filters.iter().any(|(_, filter)| filter.drops());
         let mut uplinks = if is_dropped { self.system.uplinks()? } else { Vec::new() };
         uplinks.retain(is_plain);
-        let bridge_netfilter = is_dropped && self.system.filters_frames(bridge);
+        let bridge_netfilter = is_dropped && self.system.filters_frames(bridge)?;
         let surroundings = Surroundings { uplinks: &uplinks, bridge_netfilter };
         let all = wanted(network, &filters, &surroundings);
 
@@ -305,7 +305,7 @@ impl Kernel for Iptables {
         let mut view = self.system.bridged_view(tap, network)?;
         // Only frames that come to iptables can be dropped by it.
         let bridge = view.named.as_ref().or(view.default_route.as_ref());
-        if self.system.filters_frames(bridge) {
+        if self.system.filters_frames(bridge)? {
             self.look = Look::at_legacy_filters();
             view.filters.extend(self.look.legacy_views());
         }

@@ -44,7 +44,7 @@ impl Look {
         let mut look = Self::default();
         for family in Family::ALL {
             let chains = system.chain_names(family.number())?;
-            let legacy = legacy_tables(family.number());
+            let legacy = legacy_tables(family.number())?;
             let chosen = if whole { Program::chosen(family).ok() } else { None };
             for variant in Variant::ALL {
                 let is_chosen = chosen.as_ref().is_some_and(|chosen| chosen.variant == variant);
@@ -89,15 +89,16 @@ impl Look {
     pub fn at_legacy_filters() -> Self {
         let mut look = Self::default();
         for family in Family::ALL {
-            if !family.has_legacy(FILTER) {
-                continue;
-            }
-            let listed = Program::of(family, Variant::Legacy)
-                .and_then(|program| Ok((program.list_within(FILTER, BRIEFLY)?, program)));
-            match listed {
-                Ok((listing, program)) => {
-                    look.found.push(Found { program, table: FILTER, listing });
+            let list = || -> Result<Option<Found>, KernelError> {
+                if !family.has_legacy(FILTER)? {
+                    return Ok(None);
                 }
+                let program = Program::of(family, Variant::Legacy)?;
+                let listing = program.list_within(FILTER, BRIEFLY)?;
+                Ok(Some(Found { program, table: FILTER, listing }))
+            };
+            match list() {
+                Ok(found) => look.found.extend(found),
                 // What can't be understood stops nobody's guest.
                 Err(error) => look.unread = Some(error.to_string()),
             }

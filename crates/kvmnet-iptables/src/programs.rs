@@ -64,9 +64,11 @@ impl Family {
     }
 
     /// Whether iptables-legacy has that table in use here.
-    #[must_use]
-    pub fn has_legacy(self, table: &str) -> bool {
-        legacy_tables(self.number()).iter().any(|name| name == table)
+    ///
+    /// # Errors
+    /// [`KernelError`] where the kernel doesn't say.
+    pub fn has_legacy(self, table: &str) -> Result<bool, KernelError> {
+        Ok(legacy_tables(self.number())?.iter().any(|name| name == table))
     }
 }
 

@@ -1,8 +1,6 @@
 //! Connections that the kernel tracks, over netlink (`linux/netfilter/nfnetlink_conntrack.h`), without
 //! the `conntrack` program.
 
-use std::fs::File;
-use std::io::Read;
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
@@ -11,10 +9,10 @@ use neli::genl::Nlattr;
 use neli::types::Buffer;
 use nix::errno::Errno;
 
-use super::KernelError;
 use super::attributes::Attributes;
 use super::nfnetlink::{HEADER, Message, attribute, nested, nested_bytes};
 use super::socket::{Batch, Socket};
+use super::{KernelError, sysctl};
 
 /// How many connections this network namespace has.
 const COUNT: &str = "/proc/sys/net/netfilter/nf_conntrack_count";
@@ -38,10 +36,9 @@ const AT_ONCE: usize = 128;
 
 /// Whether any connection is tracked. Where none is, nothing is asked: the question alone would load
 /// the kernel's modules for it.
-pub(super) fn is_in_use() -> bool {
-    let mut digits = [0; 16];
-    let read = File::open(COUNT).and_then(|mut file| file.read(&mut digits));
-    read.is_ok_and(|length| length > 0 && digits[0] != b'0')
+pub(super) fn is_in_use() -> Result<bool, KernelError> {
+    let count = sysctl::read_if_there(COUNT)?;
+    Ok(count.is_some_and(|count| count.first().is_some_and(|&digit| digit != b'0')))
 }
 
 /// A connection, as the kernel needs it to find it again.
@@ -54,7 +51,7 @@ struct Connection {
 /// Deletes the IPv4 connections that somebody in one of these subnets opened or was sent, also by
 /// another address (masquerade, port forwards). Of a single address the kernel finds them itself.
 pub(super) fn forget(socket: &mut Socket, subnets: &[Ipv4Net]) -> Result<(), KernelError> {
-    if !is_in_use() {
+    if !is_in_use()? {
         return Ok(());
     }
     for &subnet in subnets {

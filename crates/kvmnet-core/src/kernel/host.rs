@@ -44,15 +44,17 @@ impl System {
             filters,
             legacy_unread: None,
             forwarding: forwarding(&links)?,
-            bridge_netfilter: sysctl::bridge_netfilter(),
+            bridge_netfilter: sysctl::bridge_netfilter()?,
             links,
         })
     }
 
     /// Whether frames that go from port to port of this bridge come to iptables, IPv4 or IPv6; none:
     /// of one that is yet to be made.
-    #[must_use]
-    pub fn filters_frames(&self, bridge: Option<&Link>) -> bool {
+    ///
+    /// # Errors
+    /// [`KernelError`] where the settings can't be read.
+    pub fn filters_frames(&self, bridge: Option<&Link>) -> Result<bool, KernelError> {
         sysctl::filters_frames(bridge)
     }
 

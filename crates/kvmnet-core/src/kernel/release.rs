@@ -64,7 +64,14 @@ impl System {
             let tap = leaving.filter(|tap| tap.master == Some(bridge.link.index));
             let is_unused = bridge.users(index).next().is_none();
             let matters = is_unused || tap.is_some();
-            if !matters || !*is_in_use.get_or_insert_with(conntrack::is_in_use) {
+            if !matters {
+                continue;
+            }
+            let tracked = match is_in_use {
+                Some(known) => known,
+                None => *is_in_use.insert(conntrack::is_in_use()?),
+            };
+            if !tracked {
                 continue;
             }
             bridge.addresses = address::of_link(&mut self.route, &bridge.link)?;

@@ -114,8 +114,9 @@ impl System {
         self.met_firewalld |= tables.iter().any(|table| table.id.is_firewalld());
         let families = [libc::NFPROTO_IPV4, libc::NFPROTO_IPV6].map(|family| family as u8);
         let is_filter = |table: &String| table == nftables::FILTER_TABLE;
-        self.met_legacy |=
-            families.iter().any(|&family| legacy_tables(family).iter().any(is_filter));
+        for family in families {
+            self.met_legacy |= legacy_tables(family)?.iter().any(is_filter);
+        }
         let mut filters = Vec::new();
         for family in families {
             let is_filter = |table: &FoundTable| {

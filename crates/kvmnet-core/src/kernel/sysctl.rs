@@ -31,30 +31,43 @@ pub(super) fn is_on(sysctl: &Sysctl) -> Result<bool, KernelError> {
 }
 
 /// `net.bridge.bridge-nf-call-iptables`; none where br_netfilter isn't loaded.
-pub(super) fn bridge_netfilter() -> Option<bool> {
+pub(super) fn bridge_netfilter() -> Result<Option<bool>, KernelError> {
     filters_frames_of("iptables")
 }
 
 /// Whether frames that this bridge passes on are filtered, of either family: by the host's setting or
 /// its own. None: one that is yet to be made, which has no setting of its own.
-pub(super) fn filters_frames(bridge: Option<&Link>) -> bool {
-    let of_host = ["iptables", "ip6tables"].map(filters_frames_of);
+pub(super) fn filters_frames(bridge: Option<&Link>) -> Result<bool, KernelError> {
+    let of_host = [filters_frames_of("iptables")?, filters_frames_of("ip6tables")?];
     let is_loaded = of_host.iter().any(Option::is_some);
-    of_host.contains(&Some(true)) || is_loaded && bridge.is_some_and(|bridge| bridge.filters_frames)
+    let own = is_loaded && bridge.is_some_and(|bridge| bridge.filters_frames);
+    Ok(of_host.contains(&Some(true)) || own)
 }
 
-fn filters_frames_of(program: &str) -> Option<bool> {
-    let value = fs::read(Path::new(ROOT).join(format!("bridge/bridge-nf-call-{program}"))).ok()?;
-    Some(value.first() != Some(&b'0'))
+fn filters_frames_of(program: &str) -> Result<Option<bool>, KernelError> {
+    let value = read_if_there(&format!("{ROOT}/bridge/bridge-nf-call-{program}"))?;
+    Ok(value.map(|value| value.first() != Some(&b'0')))
+}
+
+/// A file of the kernel's that isn't there where what it is about isn't. Whatever else keeps it from
+/// being read says nothing of that.
+pub(super) fn read_if_there(path: &str) -> Result<Option<Vec<u8>>, KernelError> {
+    match fs::read(path) {
+        Ok(content) => Ok(Some(content)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(KernelError::system(format!("read {path}"), error)),
+    }
 }
 
 /// The tables that xtables-legacy has in use for this family (`NFPROTO_IPV4` or `NFPROTO_IPV6`). To ask
 /// for one by its program would make it.
-#[must_use]
-pub fn legacy_tables(family: u8) -> Vec<String> {
+///
+/// # Errors
+/// [`KernelError::System`] where that can't be read.
+pub fn legacy_tables(family: u8) -> Result<Vec<String>, KernelError> {
     let file = if i32::from(family) == libc::NFPROTO_IPV4 { "ip" } else { "ip6" };
-    let path = format!("/proc/self/net/{file}_tables_names");
-    fs::read_to_string(path).unwrap_or_default().lines().map(str::to_owned).collect()
+    let names = read_if_there(&format!("/proc/self/net/{file}_tables_names"))?.unwrap_or_default();
+    Ok(String::from_utf8_lossy(&names).lines().map(str::to_owned).collect())
 }
 
 /// Writes 1. Where that fails and 1 is there already, all is well.

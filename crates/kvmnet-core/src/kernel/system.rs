@@ -218,7 +218,7 @@ impl Kernel for System {
         };
         // Only frames that come to iptables can be dropped by it.
         let bridge = named.as_ref().or(default_route.as_ref());
-        let is_filtered = sysctl::filters_frames(bridge);
+        let is_filtered = sysctl::filters_frames(bridge)?;
         let has_zone = network.zone.is_some();
         let mut filters = if is_filtered || has_zone { self.filters()? } else { Vec::new() };
         if !is_filtered {
@@ -290,7 +290,7 @@ impl Kernel for System {
             other_tables,
             forwarding: self.forwarding(network, bridge.as_ref())?,
             uplinks: if is_dropped { self.uplinks()? } else { Vec::new() },
-            bridge_netfilter: is_dropped && sysctl::filters_frames(bridge.as_ref()),
+            bridge_netfilter: is_dropped && sysctl::filters_frames(bridge.as_ref())?,
             zone: self.zone_view(network.wanted_zone().is_some()),
             filters,
             bridge,
