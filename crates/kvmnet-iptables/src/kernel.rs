@@ -252,17 +252,26 @@ impl Iptables {
 
     fn remove(&mut self, id: &TableId) -> Result<(), KernelError> {
         let Some(network) = id.network() else { return Ok(()) };
+        let result = self.remove_of(&network);
+        if result.is_err() {
+            self.stuck.push(network);
+        }
+        result
+    }
+
+    fn remove_of(&mut self, network: &NetworkName) -> Result<(), KernelError> {
+        if self.look.may_hide(network) {
+            // What kept it from being seen may have passed.
+            self.look = Look::at_chains(&mut self.system, false)?;
+        }
         let mut result = Ok(());
         for found in &self.look.found {
-            if let Some(script) = script(&network, found.table, &found.listing, None) {
+            if let Some(script) = script(network, found.table, &found.listing, None) {
                 result = result.and(found.program.restore(&script));
             }
         }
-        if self.look.incomplete && !self.look.has(&network) {
+        if self.look.may_hide(network) {
             result = result.and(Look::fault());
-        }
-        if result.is_err() {
-            self.stuck.push(network);
         }
         result
     }
@@ -352,7 +361,7 @@ impl Kernel for Iptables {
             .filter_map(|bridge| Some((owner_of(&bridge.link, known)?.network, bridge.link.index)))
             .collect();
         // A mark says what may be there, the look what is.
-        let may_be_unseen = self.look.incomplete;
+        let may_be_unseen = !self.look.unlisted.is_empty();
         view.tables.retain(|table| !table.is_in_iptables() || may_be_unseen);
         for network in self.look.networks() {
             let id = TableId::in_iptables(&network);

@@ -18,8 +18,8 @@ pub const BRIEFLY: u32 = 2;
 pub struct Look {
     /// The tables that were listed.
     pub found: Vec<Found>,
-    /// Whether tables that may hold rules of kvmnet's could not be.
-    pub incomplete: bool,
+    /// The variants of those that may hold rules of kvmnet's and could not be.
+    pub unlisted: Vec<Variant>,
     /// Why iptables-legacy's filter, which is in use, could not be.
     pub unread: Option<String>,
 }
@@ -71,7 +71,7 @@ impl Look {
                         Err(error) if is_chosen => return Err(error),
                         Err(error) => {
                             log::debug!("{error}");
-                            look.incomplete = true;
+                            look.unlisted.push(variant);
                             if (variant, table) == (Variant::Legacy, FILTER) {
                                 look.unread = Some(error.to_string());
                             }
@@ -142,6 +142,17 @@ impl Look {
     #[must_use]
     pub fn has(&self, network: &NetworkName) -> bool {
         self.networks().any(|name| name == *network)
+    }
+
+    /// Whether rules of the network's may be where they weren't seen: wherever that is where none were
+    /// seen at all, else in a table beside those that have some.
+    #[must_use]
+    pub fn may_hide(&self, network: &NetworkName) -> bool {
+        let is_beside = |found: &Found| {
+            self.unlisted.contains(&found.program.variant)
+                && found.listing.networks().any(|name| name == *network)
+        };
+        !self.unlisted.is_empty() && (!self.has(network) || self.found.iter().any(is_beside))
     }
 
     /// What keeps a look from being complete.

@@ -159,11 +159,14 @@ impl Program {
                 .stdout(Stdio::piped())
                 .stderr(Stdio::piped())
                 .spawn()?;
-            // It says itself what it hasn't understood; then it may not read to the end.
-            if let Some(mut stdin) = child.stdin.take() {
-                let _ = stdin.write_all(script.as_bytes());
+            let stdin = child.stdin.take();
+            let written = stdin.map_or(Ok(()), |mut stdin| stdin.write_all(script.as_bytes()));
+            let output = child.wait_with_output()?;
+            // One that failed says itself what it hasn't understood, and may not have read to the end.
+            if output.status.success() {
+                written?;
             }
-            child.wait_with_output()
+            Ok(output)
         };
         let output = run()
             .map_err(|error| failed(what(), &self.restore, format!("can't be run: {error}")))?;
