@@ -1,7 +1,7 @@
 //! A helper that is killed before any of its system calls, and one whose system calls fail: one
 //! more ordinary run puts things right.
 
-use kvmnet_tests::{Host, Output, Tap};
+use kvmnet_tests::{Host, Output, Tap, amount};
 
 /// What there is of links, addresses and rules, without what the kernel passes on late.
 /// Without the mark's word on who turned forwarding on: a run that mends finds it on already.
@@ -65,7 +65,8 @@ impl Scene {
         let calls = self.host.system_calls(&[&format!("/usr/libexec/kvmnet-{helper}"), tap]);
         mend("an undisturbed run");
         assert!(calls.len() > 50, "{calls:?}");
-        for (name, number) in &calls {
+        let step = amount(3, 1);
+        for (name, number) in calls.iter().skip(helper.len() % step).step_by(step) {
             prepare();
             let what = format!("inject={name}:signal=KILL:when={number}");
             let (output, _) = self.inject(helper, tap, &["-e", &what]);
@@ -73,7 +74,7 @@ impl Scene {
             assert!(output.code == 128 + 9 || output.success(), "{what}: {output:?}");
             mend(&format!("{helper}, killed before {name} number {number}"));
         }
-        println!("{helper} {tap}: killed before each of {} system calls", calls.len());
+        println!("{helper} {tap}: {} system calls, killed before every {step}.", calls.len());
     }
 }
 
