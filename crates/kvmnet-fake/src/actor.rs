@@ -5,6 +5,7 @@
 //! is unwound when it asks for one more.
 
 use std::cell::{Cell, RefCell};
+use std::fmt;
 use std::panic::{self, AssertUnwindSafe};
 use std::rc::Rc;
 
@@ -16,6 +17,8 @@ use kvmnet_core::model::{
 use kvmnet_core::ops;
 use kvmnet_core::{Error, LockError, Report, config};
 use nix::errno::Errno;
+
+use crate::bug::{Bug, Mistaken};
 
 /// What a helper does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -45,18 +48,41 @@ pub struct Actor {
     pub verb: Verb,
     /// To which tap.
     pub tap: InterfaceName,
-    /// The network that natup is asked for, and the only one with a file.
+    /// The network that natup is asked for.
     pub network: Network,
+    /// What other networks there are files of.
+    pub others: Vec<NetworkName>,
+    /// A mistake that the program is to have, so that it can be found.
+    pub bug: Option<Bug>,
 }
 
 /// A call to the kernel.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) enum Call {
     Lock,
     BridgedView(InterfaceName, BridgedNetwork),
     ManagedView(Option<InterfaceName>, ManagedNetwork, Option<Table>),
     ReleaseView(Option<InterfaceName>, Vec<NetworkName>),
     Apply(Step),
+}
+
+/// As a line of a history.
+impl fmt::Debug for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Lock => f.write_str("Lock"),
+            Self::BridgedView(tap, network) => write!(f, "Look at {tap} and {}", network.bridge),
+            Self::ManagedView(tap, network, _) => {
+                let tap = tap.as_ref().map_or("no tap", InterfaceName::as_str);
+                write!(f, "Look at {tap} and network {}", network.name)
+            }
+            Self::ReleaseView(tap, _) => {
+                let tap = tap.as_ref().map_or("no tap", InterfaceName::as_str);
+                write!(f, "Look at {tap} and all networks")
+            }
+            Self::Apply(step) => write!(f, "Apply: {step}"),
+        }
+    }
 }
 
 /// What the kernel answered.
@@ -85,10 +111,17 @@ impl Actor {
     /// # Errors
     /// Those of [`ops`].
     pub fn run<K: Kernel>(&self, kernel: &mut K) -> Result<Report, Error> {
-        let known: Vec<NetworkName> = match &self.network {
-            Network::Managed(managed) => vec![managed.name.clone()],
-            Network::Bridged(_) => vec![],
-        };
+        match self.bug {
+            Some(bug) => self.act(&mut Mistaken::new(kernel, bug, &self.network)),
+            None => self.act(kernel),
+        }
+    }
+
+    fn act<K: Kernel>(&self, kernel: &mut K) -> Result<Report, Error> {
+        let mut known = self.others.clone();
+        if let Network::Managed(managed) = &self.network {
+            known.push(managed.name.clone());
+        }
         match self.verb {
             Verb::Ifup => {
                 let network = Network::Bridged(config::default_bridged());

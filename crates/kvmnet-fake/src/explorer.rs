@@ -3,6 +3,7 @@
 
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::ops::ControlFlow;
 use std::rc::Rc;
 
 use kvmnet_core::model::{LinkKind, Step};
@@ -43,6 +44,8 @@ pub struct Moment<'a> {
     pub disturbances: Bounds,
     /// Whether somebody has flushed the ruleset.
     pub flushed: bool,
+    /// What else has happened.
+    pub happened: &'a [&'static str],
     trail: &'a Trail,
 }
 
@@ -120,12 +123,17 @@ struct State {
     runs: Vec<Run>,
     used: Bounds,
     flushed: bool,
+    happened: Vec<&'static str>,
 }
+
+/// What can happen to a host from outside: each with what the host is then.
+pub type Happenings<'a> = &'a dyn Fn(&FakeHost) -> Vec<(&'static str, FakeHost)>;
 
 /// Explores what several runs can do to a host.
 pub struct Explorer<'a> {
     actors: &'a [Actor],
     bounds: Bounds,
+    happenings: Option<Happenings<'a>>,
     seen: HashSet<u128>,
     todo: Vec<(State, Trail, usize)>,
     statistics: Statistics,
@@ -139,9 +147,25 @@ impl<'a> Explorer<'a> {
         bounds: Bounds,
         mut check: impl FnMut(&Moment<'_>),
     ) -> Statistics {
+        Self::explore_until(host, actors, bounds, None, |moment| {
+            check(moment);
+            ControlFlow::Continue(())
+        })
+    }
+
+    /// The same, until `check` breaks it off; where there are `happenings`, these are what happens from
+    /// outside, in place of the usual.
+    pub fn explore_until(
+        host: &FakeHost,
+        actors: &'a [Actor],
+        bounds: Bounds,
+        happenings: Option<Happenings<'a>>,
+        mut check: impl FnMut(&Moment<'_>) -> ControlFlow<()>,
+    ) -> Statistics {
         let mut explorer = Self {
             actors,
             bounds,
+            happenings,
             seen: HashSet::new(),
             todo: Vec::new(),
             statistics: Statistics::default(),
@@ -152,10 +176,13 @@ impl<'a> Explorer<'a> {
             runs: actors.iter().map(|_| Run::UnderWay(Vec::new())).collect(),
             used: Bounds::default(),
             flushed: false,
+            happened: Vec::new(),
         };
         explorer.visit(start, Trail::default(), 0);
         while let Some((state, trail, depth)) = explorer.todo.pop() {
-            check(&state.moment(&trail));
+            if check(&state.moment(&trail)).is_break() {
+                break;
+            }
             explorer.successors(&state, &trail, depth + 1);
         }
         explorer.statistics
@@ -242,6 +269,15 @@ impl<'a> Explorer<'a> {
     }
 
     fn events(&mut self, state: &State, trail: &Trail, depth: usize) {
+        if let Some(happenings) = self.happenings {
+            for (what, host) in happenings(&state.host) {
+                let mut next = State { host, ..state.clone() };
+                next.used.events += 1;
+                next.happened.push(what);
+                self.visit(next, trail.then(what.to_owned()), depth);
+            }
+            return;
+        }
         let taps =
             state.host.links.values().filter(|link| matches!(link.kind, LinkKind::Tap { .. }));
         for tap in taps {
@@ -324,6 +360,7 @@ impl State {
             outcomes: self.runs.iter().map(Run::outcome).collect(),
             disturbances: self.used,
             flushed: self.flushed,
+            happened: &self.happened,
             trail,
         }
     }

@@ -4,11 +4,13 @@
 #![forbid(unsafe_code)]
 
 mod actor;
+mod bug;
 mod explorer;
 mod host;
 mod kernel;
 
 pub use actor::{Actor, Verb};
-pub use explorer::{Bounds, Event, Explorer, Moment, Outcome, Statistics};
+pub use bug::Bug;
+pub use explorer::{Bounds, Event, Explorer, Happenings, Moment, Outcome, Statistics};
 pub use host::{FakeHost, TableContent};
 pub use kernel::{FakeKernel, run};

@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+mod behind;
 mod filters;
 mod pins;
 mod zones;
@@ -39,7 +40,7 @@ fn actor(verb: Verb, tap: &str) -> Actor {
 }
 
 fn actor_on(network: &Network, verb: Verb, tap: &str) -> Actor {
-    Actor { verb, tap: name(tap), network: network.clone() }
+    Actor { verb, tap: name(tap), network: network.clone(), others: vec![], bug: None }
 }
 
 /// NAT on `br0`.
