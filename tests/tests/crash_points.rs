@@ -138,6 +138,12 @@ impl Scene {
              done
              state() {{ {STATE}
              }}
+             # A tap that lost its bridge with the bridge is free, and QEMU takes it away.
+             free_taps_down() {{
+                 for tap in vnet0 vnet1 lan0; do
+                     case $(ip -o link show $tap) in *' master '*) ;; *) ip link set $tap down ;; esac
+                 done
+             }}
              unpin() {{ ip link set lab alias \"$(ip -o link show lab | sed -E 's/.*alias //; s/:pinned//')\"; }}
              damage() {{
                  ip addr flush dev lab; ip link set lab down
@@ -185,7 +191,7 @@ fn campaign(scene: &mut Scene, name: &str, verb: &Verb, step: usize, tallies: &m
             let answer = scene.sh(&format!(
                 "{prepare}; strace -qq -o /dev/null -e {what} {program} 2>/run/err >/dev/null
                  echo $?; cat /run/err; echo {CUT}; state; echo {CUT}
-                 {program} 2>&1 >/dev/null; echo {CUT}; state"
+                 {program} 2>&1 >/dev/null; echo {CUT}; free_taps_down; state"
             ));
             let parts: Vec<&str> = answer.split(&format!("{CUT}\n")).collect();
             let [outcome, left, again, found] = parts[..] else { panic!("{after}: {answer}") };
