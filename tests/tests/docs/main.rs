@@ -9,7 +9,7 @@ mod text;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const DOCUMENTS: [&str; 21] = [
+const DOCUMENTS: [&str; 22] = [
     "README.md",
     "CHANGELOG.md",
     "docs/adopt.md",
@@ -29,6 +29,7 @@ const DOCUMENTS: [&str; 21] = [
     "docs/systemd.md",
     "docs/libvirt.md",
     "docs/host-bridge.md",
+    "docs/reliability.md",
     "docs/troubleshooting.md",
     "docs/from-scripts.md",
 ];
