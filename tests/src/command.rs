@@ -91,13 +91,19 @@ impl Host {
     pub fn system_calls(&self, program: &[&str]) -> Vec<(String, usize)> {
         let (output, trace) = self.strace(&[], program);
         assert!(output.success(), "{output:?}");
-        let mut calls: Vec<(String, usize)> = Vec::new();
-        for line in trace.lines().filter(|line| !line.ends_with("(To be restarted)")) {
-            let Some((name, _)) = line.split_once('(') else { continue };
-            let number = calls.iter().filter(|(known, _)| known == name).count() + 1;
-            calls.push((name.to_owned(), number));
-        }
-        // The first is strace's own, which starts the program.
-        calls.split_off(1)
+        calls_in(&trace)
     }
+}
+
+/// The system calls that strace saw, as [`Host::system_calls`] has them.
+#[must_use]
+pub fn calls_in(trace: &str) -> Vec<(String, usize)> {
+    let mut calls: Vec<(String, usize)> = Vec::new();
+    for line in trace.lines().filter(|line| !line.ends_with("(To be restarted)")) {
+        let Some((name, _)) = line.split_once('(') else { continue };
+        let number = calls.iter().filter(|(known, _)| known == name).count() + 1;
+        calls.push((name.to_owned(), number));
+    }
+    // The first is strace's own, which starts the program.
+    calls.split_off(1)
 }

@@ -33,6 +33,7 @@ mod tap_machine;
 mod ufw;
 
 pub use campaign::{Tally, amount, is_torture};
+pub use command::calls_in;
 pub use docker::{Container, Docker};
 pub use firewalld::Firewalld;
 pub use foreign::{Foreign, assert_same};

@@ -7,7 +7,7 @@
 
 use std::fmt;
 
-use kvmnet_tests::{Host, Tally, Tap, amount};
+use kvmnet_tests::{Host, Tally, Tap, amount, calls_in};
 
 /// What there is of links, addresses and rules, ours and others', without what the kernel passes on late.
 const STATE: &str = "
@@ -175,7 +175,7 @@ fn campaign(scene: &mut Scene, name: &str, verb: &Verb, step: usize, tallies: &m
     let parts: Vec<&str> = trace.split(&format!("{CUT}\n")).collect();
     let [prepared, wanted, calls] = parts[..] else { panic!("{trace}") };
     assert_ne!(prepared, wanted, "{name}: it does nothing");
-    let calls = system_calls(calls);
+    let calls = calls_in(calls);
     assert!(calls.len() > 50, "{name}: {calls:?}");
     // Somewhere else in each campaign, so that many together come by everywhere.
     let offset = name.len() % step;
@@ -220,17 +220,6 @@ fn campaign(scene: &mut Scene, name: &str, verb: &Verb, step: usize, tallies: &m
             }
         }
     }
-}
-
-/// As names, and how many of that name each is; see `Host::system_calls`.
-fn system_calls(trace: &str) -> Vec<(String, usize)> {
-    let mut calls: Vec<(String, usize)> = Vec::new();
-    for line in trace.lines().filter(|line| !line.ends_with("(To be restarted)")) {
-        let Some((name, _)) = line.split_once('(') else { continue };
-        let number = calls.iter().filter(|(known, _)| known == name).count() + 1;
-        calls.push((name.to_owned(), number));
-    }
-    calls.split_off(1)
 }
 
 struct Tallies {
