@@ -36,7 +36,6 @@ pub struct Tally {
     campaign: String,
     converged: u64,
     leaked: Vec<String>,
-    foreign: Vec<String>,
     remarks: Vec<String>,
     since: Instant,
 }
@@ -49,7 +48,6 @@ impl Tally {
             campaign: campaign.into(),
             converged: 0,
             leaked: Vec::new(),
-            foreign: Vec::new(),
             remarks: Vec::new(),
             since: Instant::now(),
         }
@@ -60,14 +58,10 @@ impl Tally {
         self.converged += 1;
     }
 
-    /// One fault more, after which something of kvmnet's was missing, wrong or left over.
+    /// One fault more, after which something of kvmnet's was missing, wrong or left over, or something
+    /// of others was not as it had been.
     pub fn leaked(&mut self, what: impl Display) {
         self.leaked.push(what.to_string());
-    }
-
-    /// One fault more, after which something of others was not as it had been.
-    pub fn foreign_changed(&mut self, what: impl Display) {
-        self.foreign.push(what.to_string());
     }
 
     /// One fault more: converged where the two are equal, else leaked, with what differs.
@@ -91,13 +85,13 @@ impl Tally {
     /// The faults up to now.
     #[must_use]
     pub fn tried(&self) -> u64 {
-        self.converged + (self.leaked.len() + self.foreign.len()) as u64
+        self.converged + self.leaked.len() as u64
     }
 
     /// Reports the figures.
     ///
     /// # Panics
-    /// When something leaked or something foreign changed, or nothing was tried.
+    /// When something leaked, or nothing was tried.
     #[track_caller]
     pub fn finish(self) {
         let line = self.line();
@@ -110,7 +104,7 @@ impl Tally {
         }
         let campaign = &self.campaign;
         assert!(self.tried() > 0, "{campaign}: nothing was tried");
-        let bad: Vec<&str> = self.leaked.iter().chain(&self.foreign).map(String::as_str).collect();
+        let bad = &self.leaked;
         assert!(
             bad.is_empty(),
             "{campaign}: {} of {}:\n{}",
@@ -126,7 +120,6 @@ impl Tally {
             "tried": self.tried(),
             "converged": self.converged,
             "leaked": self.leaked.len(),
-            "foreign": self.foreign.len(),
             "remarks": self.remarks.join(", "),
             "seconds": round(self.since.elapsed()),
         })
