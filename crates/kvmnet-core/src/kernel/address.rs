@@ -9,7 +9,7 @@ use neli::rtnl::{Ifaddrmsg, IfaddrmsgBuilder, Rtattr};
 use neli::types::Buffer;
 
 use super::KernelError;
-use super::attributes::{Attributes, read_u32};
+use super::attributes::{Attributes, Malformed, read_u32};
 use super::link::attribute;
 use super::socket::{Batch, Socket};
 use crate::model::Link;
@@ -58,20 +58,27 @@ fn list(socket: &mut Socket, index: u32, what: String) -> Result<Vec<(u32, Ipv4N
     let ask = |batch: &mut Batch| {
         batch.dump(Rtm::Getaddr, message(index, 0, vec![]), what.as_str());
     };
-    socket.read(ask, |addresses: &mut Vec<_>, _, payload| addresses.extend(parse(payload)))
+    socket.read(ask, |addresses: &mut Vec<_>, _, payload| {
+        addresses.extend(parse(payload)?);
+        Ok(())
+    })
 }
 
-fn parse(payload: &[u8]) -> Option<(u32, Ipv4Net)> {
-    let &[family, prefix_len, ..] = payload else {
-        return None;
+/// Reads an address message: the link's index and the address; none where it is none of IPv4.
+fn parse(payload: &[u8]) -> Result<Option<(u32, Ipv4Net)>, Malformed> {
+    let attributes = Attributes::behind(HEADER, payload)?;
+    let &[family, prefix_len, _, _, ref index @ ..] = payload else {
+        return Err(Malformed);
+    };
+    let index = read_u32(index).ok_or(Malformed)?;
+    // IFA_LOCAL is the host's own address; IFA_ADDRESS is its peer's on a point-to-point link.
+    let Some(bytes) = attributes.find(libc::IFA_LOCAL) else {
+        return Ok(None);
     };
     if i32::from(family) != libc::AF_INET {
-        return None;
+        return Ok(None);
     }
-    let index = read_u32(payload.get(4..)?)?;
-    let attributes = Attributes(payload.get(HEADER..)?);
-    // IFA_LOCAL is the host's own address; IFA_ADDRESS is its peer's on a point-to-point link.
-    let bytes = attributes.find(libc::IFA_LOCAL)?;
-    let octets: [u8; 4] = bytes.try_into().ok()?;
-    Ipv4Net::new(Ipv4Addr::from(octets), prefix_len).ok().map(|address| (index, address))
+    let octets: [u8; 4] = bytes.try_into().map_err(|_| Malformed)?;
+    let address = Ipv4Net::new(Ipv4Addr::from(octets), prefix_len).map_err(|_| Malformed)?;
+    Ok(Some((index, address)))
 }

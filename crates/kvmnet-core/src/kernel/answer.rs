@@ -3,14 +3,17 @@
 use neli::consts::nl::NlmF;
 use nix::errno::Errno;
 
-use super::attributes::{Attributes, aligned, read_i32, read_string, read_u16, read_u32};
+use super::attributes::{
+    Attributes, Malformed, aligned, read_i32, read_string, read_u16, read_u32,
+};
 
 /// `sizeof(struct nlmsghdr)`.
 const HEADER: usize = 16;
 /// The kernel's words about an error (`linux/netlink.h`).
 const NLMSGERR_ATTR_MSG: u16 = 1;
 
-/// The messages of one answer (`struct nlmsghdr`). Iteration ends at the first that doesn't fit.
+/// The messages of one answer (`struct nlmsghdr`). The last is [`Malformed`] where something is left
+/// that is none.
 pub(super) struct Messages<'a>(pub &'a [u8]);
 
 pub(super) struct Message<'a> {
@@ -28,23 +31,39 @@ pub(super) enum Outcome<'a> {
     Done,
     /// It failed, with the kernel's words where it gave any.
     Failed(Errno, Option<String>),
+    /// A part of it got lost (`NLMSG_OVERRUN`).
+    Lost,
+    /// Nothing (`NLMSG_NOOP`).
+    Nothing,
 }
 
 impl<'a> Iterator for Messages<'a> {
-    type Item = Message<'a>;
+    type Item = Result<Message<'a>, Malformed>;
 
-    fn next(&mut self) -> Option<Message<'a>> {
-        let length = read_u32(self.0)? as usize;
-        let payload = self.0.get(HEADER..length)?;
-        let message = Message {
-            kind: read_u16(self.0.get(4..)?)?,
-            flags: read_u16(self.0.get(6..)?)?,
-            sequence: read_u32(self.0.get(8..)?)?,
-            payload,
+    fn next(&mut self) -> Option<Self::Item> {
+        let bytes = std::mem::take(&mut self.0);
+        if bytes.is_empty() {
+            return None;
+        }
+        let Some((message, length)) = first(bytes) else {
+            return Some(Err(Malformed));
         };
-        self.0 = self.0.get(aligned(length)..).unwrap_or_default();
-        Some(message)
+        self.0 = bytes.get(aligned(length)..).unwrap_or_default();
+        Some(Ok(message))
     }
+}
+
+/// The message at the start, and its length without padding.
+fn first(bytes: &[u8]) -> Option<(Message<'_>, usize)> {
+    let length = read_u32(bytes)? as usize;
+    let payload = bytes.get(HEADER..length)?;
+    let message = Message {
+        kind: read_u16(bytes.get(4..)?)?,
+        flags: read_u16(bytes.get(6..)?)?,
+        sequence: read_u32(bytes.get(8..)?)?,
+        payload,
+    };
+    Some((message, length))
 }
 
 impl<'a> Message<'a> {
@@ -56,6 +75,8 @@ impl<'a> Message<'a> {
                 }
                 _ => Outcome::Done,
             },
+            libc::NLMSG_OVERRUN => Outcome::Lost,
+            kind if kind < libc::NLMSG_MIN_TYPE => Outcome::Nothing,
             _ => Outcome::Object(self.payload),
         }
     }
@@ -70,7 +91,8 @@ impl<'a> Message<'a> {
             _ if self.flags & NlmF::CAPPED.bits() != 0 => HEADER,
             _ => aligned(read_u32(self.payload.get(4..)?)? as usize),
         };
-        let attributes = Attributes(self.payload.get(4 + quoted..)?);
+        // The words are a help and no more: an answer without them is one, too.
+        let attributes = Attributes::behind(4 + quoted, self.payload).ok()?;
         attributes.find(NLMSGERR_ATTR_MSG).map(read_string)
     }
 }
@@ -92,7 +114,7 @@ mod tests {
 
     fn only(bytes: &[u8]) -> Message<'_> {
         let mut messages = Messages(bytes);
-        let message = messages.next().unwrap();
+        let message = messages.next().unwrap().unwrap();
         assert!(messages.next().is_none());
         message
     }
@@ -134,20 +156,32 @@ mod tests {
     }
 
     #[test]
-    fn garbage_ends_the_answer() {
+    fn what_is_no_message_is_noticed() {
         let whole = message(16, NlmF::empty(), 1, &[0; 32]);
-        for cut in 0..whole.len() {
-            assert_eq!(Messages(&whole[..cut]).count(), 0, "{cut}");
+        assert_eq!(Messages(&[]).count(), 0);
+        for cut in 1..whole.len() {
+            let found: Vec<_> = Messages(&whole[..cut]).collect();
+            assert!(matches!(found[..], [Err(Malformed)]), "{cut}");
+            let behind_a_whole_one = [&whole[..], &whole[..cut]].concat();
+            let found: Vec<_> = Messages(&behind_a_whole_one).collect();
+            assert!(matches!(found[..], [Ok(_), Err(Malformed)]), "{cut}");
         }
         for length in [0u32, 1, 15, 17, 4000, u32::MAX] {
             let mut lying = whole.clone();
             lying[..4].copy_from_slice(&length.to_ne_bytes());
-            let found: Vec<_> = Messages(&lying).map(|m| m.payload.len()).collect();
-            assert!(found.iter().all(|&n| n <= 32), "{length}: {found:?}");
+            assert!(Messages(&lying).last().unwrap().is_err(), "{length}");
         }
         let mut least = (i32::MIN).to_ne_bytes().to_vec();
         least.extend([0xff; 40]);
         let bytes = message(libc::NLMSG_ERROR, NlmF::ACK_TLVS, 1, &least);
         assert!(matches!(only(&bytes).outcome(), Outcome::Failed(_, None)));
+    }
+
+    #[test]
+    fn what_netlink_says_of_itself_is_no_object() {
+        let bytes = message(libc::NLMSG_NOOP, NlmF::empty(), 1, &[0; 32]);
+        assert!(matches!(only(&bytes).outcome(), Outcome::Nothing));
+        let bytes = message(libc::NLMSG_OVERRUN, NlmF::empty(), 1, &[0; 32]);
+        assert!(matches!(only(&bytes).outcome(), Outcome::Lost));
     }
 }

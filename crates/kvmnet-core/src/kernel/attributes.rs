@@ -10,19 +10,32 @@ pub(super) const fn aligned(length: usize) -> usize {
     (length + 3) & !3
 }
 
-/// A run of attributes. Iteration ends at the first that doesn't fit in what is left.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Attributes<'a>(pub &'a [u8]);
+/// An answer says that it has more than there is. What is left of it could be taken for the whole: a
+/// port that seems to be nobody's, a bridge that seems to be unused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Malformed;
+
+/// A run of attributes, all of which fit.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Attributes<'a>(&'a [u8]);
 
 impl<'a> Attributes<'a> {
+    /// Those behind a header of so many bytes.
+    pub fn behind(header: usize, bytes: &'a [u8]) -> Result<Self, Malformed> {
+        let attributes = Self(bytes.get(header..).ok_or(Malformed)?);
+        let mut run = attributes.into_iter();
+        while run.next().is_some() {}
+        if run.0.is_empty() { Ok(attributes) } else { Err(Malformed) }
+    }
+
     /// The value of the first attribute of `kind`.
     pub fn find(self, kind: u16) -> Option<&'a [u8]> {
         self.into_iter().find(|&(found, _)| found == kind).map(|(_, value)| value)
     }
 
     /// The attributes nested in the first one of `kind`; empty where there is none.
-    pub fn nested(self, kind: u16) -> Attributes<'a> {
-        Attributes(self.find(kind).unwrap_or_default())
+    pub fn nested(self, kind: u16) -> Result<Attributes<'a>, Malformed> {
+        Self::behind(0, self.find(kind).unwrap_or_default())
     }
 }
 
@@ -96,25 +109,32 @@ mod tests {
     fn attributes_are_found_by_their_type_whatever_its_flags() {
         let inner = attribute(7, b"br0\0");
         let bytes = [attribute(3, &[1]), attribute(0x8000 | 18, &inner)].concat();
-        let attributes = Attributes(&bytes);
+        let attributes = Attributes::behind(0, &bytes).unwrap();
         assert_eq!(attributes.find(3), Some(&[1][..]));
-        assert_eq!(attributes.nested(18).find(7).map(read_string), Some("br0".to_owned()));
+        let name = attributes.nested(18).unwrap().find(7).map(read_string);
+        assert_eq!(name, Some("br0".to_owned()));
         assert_eq!(attributes.find(4), None);
-        assert_eq!(attributes.nested(4).into_iter().count(), 0);
+        assert_eq!(attributes.nested(4).unwrap().into_iter().count(), 0);
     }
 
     #[test]
     fn the_last_attribute_may_lack_its_padding() {
         let mut bytes = attribute(3, &[1, 2, 3, 4]);
         bytes.extend([5, 0, 9, 0, 42]);
-        assert_eq!(Attributes(&bytes).find(9), Some(&[42][..]));
+        assert_eq!(Attributes::behind(0, &bytes).unwrap().find(9), Some(&[42][..]));
     }
 
     #[test]
-    fn lengths_that_lie_end_the_run() {
+    fn lengths_that_lie_are_noticed() {
         for bytes in [&[3, 0, 1, 0][..], &[0, 0, 1, 0], &[200, 0, 1, 0, 9], &[4, 0, 1], &[4]] {
-            assert_eq!(Attributes(bytes).into_iter().count(), 0, "{bytes:?}");
+            assert_eq!(Attributes::behind(0, bytes).err(), Some(Malformed), "{bytes:?}");
+            let behind_a_whole_one = [&attribute(3, &[1]), bytes].concat();
+            assert_eq!(Attributes::behind(0, &behind_a_whole_one).err(), Some(Malformed));
+            let within_one = attribute(3, bytes);
+            let attributes = Attributes::behind(0, &within_one).unwrap();
+            assert_eq!(attributes.nested(3).err(), Some(Malformed), "{bytes:?}");
         }
+        assert_eq!(Attributes::behind(5, &[0; 4]).err(), Some(Malformed));
     }
 
     #[test]

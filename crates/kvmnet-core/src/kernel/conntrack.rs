@@ -9,7 +9,7 @@ use neli::genl::Nlattr;
 use neli::types::Buffer;
 use nix::errno::Errno;
 
-use super::attributes::Attributes;
+use super::attributes::{Attributes, Malformed};
 use super::nfnetlink::{HEADER, Message, attribute, nested, nested_bytes};
 use super::socket::{Batch, Socket};
 use super::{KernelError, sysctl};
@@ -42,7 +42,8 @@ pub(super) fn is_in_use() -> Result<bool, KernelError> {
 }
 
 /// A connection, as the kernel needs it to find it again.
-struct Connection {
+#[derive(Debug)]
+pub(super) struct Connection {
     origin: Vec<u8>,
     id: Option<Vec<u8>>,
     zone: Option<Vec<u8>>,
@@ -71,7 +72,7 @@ pub(super) fn forget(socket: &mut Socket, subnets: &[Ipv4Net]) -> Result<(), Ker
     Ok(())
 }
 
-fn list(
+pub(super) fn list(
     socket: &mut Socket,
     subnet: Ipv4Net,
     filter: Option<u16>,
@@ -83,7 +84,10 @@ fn list(
         // A kernel without ctnetlink has no way to tell.
         batch.tolerate(&[Errno::EINVAL, Errno::EOPNOTSUPP]);
     };
-    socket.read(ask, |found: &mut Vec<_>, _, payload| found.extend(parse(payload, subnet)))
+    socket.read(ask, |found: &mut Vec<_>, _, payload| {
+        found.extend(parse(payload, subnet)?);
+        Ok(())
+    })
 }
 
 /// Kernels before 5.8 don't know it, and answer with all there are.
@@ -96,19 +100,24 @@ fn by_source(tuple: u16, address: Ipv4Addr) -> Vec<Nlattr<u16, Buffer>> {
     vec![nested(tuple, vec![nested(CTA_TUPLE_IP, vec![source])]), nested(CTA_FILTER, flags)]
 }
 
-fn parse(payload: &[u8], subnet: Ipv4Net) -> Option<Connection> {
-    let attributes = Attributes(payload.get(HEADER..)?);
-    let is_within = |tuple| source(attributes.nested(tuple)).is_some_and(|ip| subnet.contains(&ip));
-    if !is_within(CTA_TUPLE_ORIG) && !is_within(CTA_TUPLE_REPLY) {
-        return None;
+/// Reads a connection; none where nobody in the subnet has part in it.
+fn parse(payload: &[u8], subnet: Ipv4Net) -> Result<Option<Connection>, Malformed> {
+    let attributes = Attributes::behind(HEADER, payload)?;
+    let sources =
+        [source(attributes.nested(CTA_TUPLE_ORIG)?)?, source(attributes.nested(CTA_TUPLE_REPLY)?)?];
+    if !sources.into_iter().flatten().any(|ip| subnet.contains(&ip)) {
+        return Ok(None);
     }
     let bytes = |kind| attributes.find(kind).map(<[u8]>::to_vec);
-    Some(Connection { origin: bytes(CTA_TUPLE_ORIG)?, id: bytes(CTA_ID), zone: bytes(CTA_ZONE) })
+    let connection = |origin| Connection { origin, id: bytes(CTA_ID), zone: bytes(CTA_ZONE) };
+    Ok(bytes(CTA_TUPLE_ORIG).map(connection))
 }
 
-fn source(tuple: Attributes<'_>) -> Option<Ipv4Addr> {
-    let octets: [u8; 4] = tuple.nested(CTA_TUPLE_IP).find(CTA_IP_V4_SRC)?.try_into().ok()?;
-    Some(octets.into())
+/// None where it isn't one of IPv4.
+fn source(tuple: Attributes<'_>) -> Result<Option<Ipv4Addr>, Malformed> {
+    let bytes = tuple.nested(CTA_TUPLE_IP)?.find(CTA_IP_V4_SRC);
+    let octets = bytes.map(<[u8; 4]>::try_from).transpose().map_err(|_| Malformed)?;
+    Ok(octets.map(Ipv4Addr::from))
 }
 
 fn delete(socket: &mut Socket, found: &[Connection], what: &str) -> Result<(), KernelError> {
@@ -123,7 +132,7 @@ fn delete(socket: &mut Socket, found: &[Connection], what: &str) -> Result<(), K
         batch.change(kind(IPCTNL_MSG_CT_DELETE), NlmF::empty(), message(attributes), what);
         batch.tolerate(&[Errno::ENOENT]);
     }
-    socket.request(batch, |_, _| {})
+    socket.request(batch)
 }
 
 fn message(attributes: Vec<Nlattr<u16, Buffer>>) -> Message {

@@ -8,7 +8,9 @@ use neli::{Size, ToBytes};
 use nix::errno::Errno;
 
 use super::KernelError;
-use super::attributes::{Attributes, read_i32, read_string, read_u8, read_u16, read_u32};
+use super::attributes::{
+    Attributes, Malformed, read_i32, read_string, read_u8, read_u16, read_u32,
+};
 use super::socket::{Batch, Socket};
 use crate::model::{Inet6, Link, LinkKind, Mac};
 
@@ -92,7 +94,8 @@ pub(super) fn lookup<const N: usize>(
         }
     };
     let found: Vec<(usize, Link)> = socket.read(ask, |found: &mut Vec<_>, number, payload| {
-        found.extend(parse(payload).map(|link| (number, link)));
+        found.push((number, parse(payload)?));
+        Ok(())
     })?;
     let mut links = [const { None }; N];
     for (number, link) in found {
@@ -147,69 +150,96 @@ fn dump(
         attributes.push(without_statistics());
         batch.dump(Rtm::Getlink, message(IfinfomsgBuilder::default(), attributes), what);
     };
-    socket.read(ask, |links: &mut Vec<Link>, _, payload| links.extend(parse(payload)))
+    socket.read(ask, |links: &mut Vec<Link>, _, payload| {
+        links.push(parse(payload)?);
+        Ok(())
+    })
 }
 
-/// Reads a link message; `None` where it is too short for one.
-pub(super) fn parse(payload: &[u8]) -> Option<Link> {
-    let index = read_u32(payload.get(4..)?)?;
-    let flags = read_u32(payload.get(8..)?)?;
-    let attributes = Attributes(payload.get(HEADER..)?);
+/// Reads a link message.
+fn parse(payload: &[u8]) -> Result<Link, Malformed> {
+    let attributes = Attributes::behind(HEADER, payload)?;
+    let index = payload.get(4..).and_then(read_u32).ok_or(Malformed)?;
+    let flags = payload.get(8..).and_then(read_u32).ok_or(Malformed)?;
+    let info = Info::read(attributes.nested(libc::IFLA_LINKINFO)?)?;
+    let of_families = attributes.nested(libc::IFLA_AF_SPEC)?;
     let number = |kind| attributes.find(kind).and_then(read_u32);
     let text = |kind| attributes.find(kind).map(read_string).unwrap_or_default();
-    Some(Link {
+    Ok(Link {
         index,
         name: text(libc::IFLA_IFNAME),
-        kind: kind(attributes.nested(libc::IFLA_LINKINFO)),
+        kind: info.kind(),
         master: number(libc::IFLA_MASTER).filter(|&master| master != 0),
         up: flags & libc::IFF_UP as u32 != 0,
-        forwarded_groups: forwarded_groups(attributes.nested(libc::IFLA_LINKINFO)),
-        filters_frames: filters_frames(attributes.nested(libc::IFLA_LINKINFO)),
+        forwarded_groups: info.forwarded_groups(),
+        filters_frames: info.filters_frames(),
         noarp: flags & libc::IFF_NOARP as u32 != 0,
         group: number(libc::IFLA_GROUP).unwrap_or_default(),
         carrier: attributes.find(libc::IFLA_CARRIER).and_then(read_u8) == Some(1),
         mtu: number(libc::IFLA_MTU).unwrap_or_default(),
         mac: attributes.find(libc::IFLA_ADDRESS).and_then(|bytes| bytes.try_into().ok()).map(Mac),
         alias: text(libc::IFLA_IFALIAS),
-        inet6: inet6(attributes.nested(libc::IFLA_AF_SPEC).nested(libc::AF_INET6 as u16)),
+        inet6: inet6(of_families.nested(libc::AF_INET6 as u16)?),
     })
 }
 
-fn kind(info: Attributes<'_>) -> LinkKind {
-    let kind = info.find(libc::IFLA_INFO_KIND).map(read_string).unwrap_or_default();
-    let data = info.nested(libc::IFLA_INFO_DATA);
-    match kind.as_str() {
-        "bridge" => {
-            let number = |kind| data.find(kind).and_then(read_u32).unwrap_or_default();
-            LinkKind::Bridge {
-                stp: number(raw::IFLA_BR_STP_STATE as u16) != 0,
-                forward_delay: number(raw::IFLA_BR_FORWARD_DELAY as u16),
-            }
-        }
-        "tun" => {
-            let number = |kind| data.find(kind).and_then(read_u8).unwrap_or_default();
-            if libc::c_int::from(number(raw::IFLA_TUN_TYPE as u16)) == libc::IFF_TAP {
-                LinkKind::Tap { persistent: number(raw::IFLA_TUN_PERSIST as u16) != 0 }
-            } else {
-                LinkKind::Tun
-            }
-        }
-        _ => LinkKind::Other(kind),
+/// What is said of a link's kind (`IFLA_LINKINFO`).
+struct Info<'a> {
+    kind: String,
+    /// What belongs to its kind.
+    data: Attributes<'a>,
+    /// What belongs to it as a port.
+    port: Attributes<'a>,
+}
+
+impl<'a> Info<'a> {
+    fn read(info: Attributes<'a>) -> Result<Self, Malformed> {
+        let kind = info.find(libc::IFLA_INFO_KIND).map(read_string).unwrap_or_default();
+        // Other kinds have other meanings for the numbers, and needn't have attributes at all.
+        let is_known = matches!(kind.as_str(), "bridge" | "tun");
+        let is_port = info.find(libc::IFLA_INFO_SLAVE_KIND).map(read_string);
+        Ok(Self {
+            data: if is_known { info.nested(libc::IFLA_INFO_DATA)? } else { Attributes::default() },
+            port: match is_port.as_deref() {
+                Some("bridge") => info.nested(libc::IFLA_INFO_SLAVE_DATA)?,
+                _ => Attributes::default(),
+            },
+            kind,
+        })
     }
-}
 
-fn forwarded_groups(info: Attributes<'_>) -> u16 {
-    let of_port = info.nested(libc::IFLA_INFO_SLAVE_DATA);
-    of_port.find(raw::IFLA_BRPORT_GROUP_FWD_MASK as u16).and_then(read_u16).unwrap_or_default()
-}
+    fn kind(&self) -> LinkKind {
+        let data = self.data;
+        match self.kind.as_str() {
+            "bridge" => {
+                let number = |kind| data.find(kind).and_then(read_u32).unwrap_or_default();
+                LinkKind::Bridge {
+                    stp: number(raw::IFLA_BR_STP_STATE as u16) != 0,
+                    forward_delay: number(raw::IFLA_BR_FORWARD_DELAY as u16),
+                }
+            }
+            "tun" => {
+                let number = |kind| data.find(kind).and_then(read_u8).unwrap_or_default();
+                if libc::c_int::from(number(raw::IFLA_TUN_TYPE as u16)) == libc::IFF_TAP {
+                    LinkKind::Tap { persistent: number(raw::IFLA_TUN_PERSIST as u16) != 0 }
+                } else {
+                    LinkKind::Tun
+                }
+            }
+            other => LinkKind::Other(other.to_owned()),
+        }
+    }
 
-fn filters_frames(info: Attributes<'_>) -> bool {
-    let of_bridge = info.nested(libc::IFLA_INFO_DATA);
-    let settings = [raw::IFLA_BR_NF_CALL_IPTABLES, raw::IFLA_BR_NF_CALL_IP6TABLES];
-    let is_bridge = info.find(libc::IFLA_INFO_KIND).map(read_string).as_deref() == Some("bridge");
-    // Other kinds have other meanings for these numbers.
-    is_bridge
-        && settings.iter().any(|&kind| of_bridge.find(kind as u16).and_then(read_u8) == Some(1))
+    fn forwarded_groups(&self) -> u16 {
+        let mask = self.port.find(raw::IFLA_BRPORT_GROUP_FWD_MASK as u16);
+        mask.and_then(read_u16).unwrap_or_default()
+    }
+
+    fn filters_frames(&self) -> bool {
+        let settings = [raw::IFLA_BR_NF_CALL_IPTABLES, raw::IFLA_BR_NF_CALL_IP6TABLES];
+        let is_on = |kind| self.data.find(kind as u16).and_then(read_u8) == Some(1);
+        self.kind == "bridge" && settings.into_iter().any(is_on)
+    }
 }
 
 fn inet6(settings: Attributes<'_>) -> Option<Inet6> {

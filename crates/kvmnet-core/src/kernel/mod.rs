@@ -5,6 +5,8 @@ mod answer;
 mod attributes;
 mod conntrack;
 mod error;
+#[cfg(test)]
+mod fuzz;
 mod host;
 mod link;
 mod link_change;

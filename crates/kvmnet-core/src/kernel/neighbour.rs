@@ -9,7 +9,7 @@ use neli::rtnl::{Ndmsg, NdmsgBuilder, Rtattr};
 use neli::types::Buffer;
 
 use super::KernelError;
-use super::attributes::{Attributes, read_u16, read_u32};
+use super::attributes::{Attributes, Malformed, read_u16, read_u32};
 use super::link::attribute;
 use super::socket::{Batch, Socket};
 use crate::model::{Link, Mac};
@@ -70,7 +70,8 @@ fn list<T>(
 ) -> Result<Vec<T>, KernelError> {
     let ask = |batch: &mut Batch| batch.dump(Rtm::Getneigh, question.message(), what);
     socket.read(ask, |found: &mut Vec<T>, _, payload| {
-        found.extend(parse(payload).and_then(&wanted));
+        found.extend(parse(payload)?.and_then(&wanted));
+        Ok(())
     })
 }
 
@@ -80,17 +81,16 @@ struct Entry {
     address: Option<Ipv4Addr>,
 }
 
-/// Reads a neighbour message; `None` where nobody was learnt.
-fn parse(payload: &[u8]) -> Option<Entry> {
-    let state = read_u16(payload.get(8..)?)?;
-    if state & LEARNT == 0 {
-        return None;
-    }
-    let attributes = Attributes(payload.get(HEADER..)?);
+/// Reads a neighbour message; none where nobody was learnt.
+fn parse(payload: &[u8]) -> Result<Option<Entry>, Malformed> {
+    let attributes = Attributes::behind(HEADER, payload)?;
+    let index = payload.get(4..).and_then(read_u32).ok_or(Malformed)?;
+    let state = payload.get(8..).and_then(read_u16).ok_or(Malformed)?;
+    let mac = attributes.find(raw::NDA_LLADDR as u16).and_then(|bytes| bytes.try_into().ok());
     let address = attributes.find(raw::NDA_DST as u16);
-    Some(Entry {
-        index: read_u32(payload.get(4..)?)?,
-        mac: Mac(attributes.find(raw::NDA_LLADDR as u16)?.try_into().ok()?),
+    Ok(mac.filter(|_| state & LEARNT != 0).map(|mac| Entry {
+        index,
+        mac: Mac(mac),
         address: address.and_then(|bytes| <[u8; 4]>::try_from(bytes).ok()).map(Ipv4Addr::from),
-    })
+    }))
 }

@@ -8,7 +8,7 @@ use neli::rtnl::RtmsgBuilder;
 use nix::errno::Errno;
 
 use super::KernelError;
-use super::attributes::{Attributes, read_u16, read_u32};
+use super::attributes::{Attributes, Malformed, read_u16, read_u32};
 use super::socket::{Batch, Socket};
 
 /// `sizeof(struct rtmsg)`.
@@ -19,6 +19,7 @@ const NEXTHOP: usize = 8;
 const NEXTHOP_INDEX: usize = 4;
 
 /// A route as the kernel shows it.
+#[derive(Debug)]
 pub(super) struct KernelRoute {
     pub destination: Ipv4Net,
     pub table: u32,
@@ -53,7 +54,8 @@ pub(super) fn list(
         batch.tolerate(&[Errno::ENOENT]);
     };
     socket.read(ask, |routes: &mut Vec<KernelRoute>, _, payload| {
-        routes.extend(parse(payload).filter(&wanted));
+        routes.extend(parse(payload)?.filter(&wanted));
+        Ok(())
     })
 }
 
@@ -66,45 +68,45 @@ pub(super) fn default_interfaces(socket: &mut Socket) -> Result<Vec<u32>, Kernel
     Ok(routes.into_iter().flat_map(|route| route.interfaces).collect())
 }
 
-/// Reads a route message; `None` where it is none for IPv4.
-fn parse(payload: &[u8]) -> Option<KernelRoute> {
+/// Reads a route message; none where it is none of IPv4.
+fn parse(payload: &[u8]) -> Result<Option<KernelRoute>, Malformed> {
+    let attributes = Attributes::behind(HEADER, payload)?;
     let &[family, prefix_len, _, _, table, ..] = payload else {
-        return None;
+        return Err(Malformed);
     };
     if i32::from(family) != libc::AF_INET {
-        return None;
+        return Ok(None);
     }
-    let attributes = Attributes(payload.get(HEADER..)?);
     let octets: [u8; 4] = match attributes.find(libc::RTA_DST) {
-        Some(bytes) => bytes.try_into().ok()?,
+        Some(bytes) => bytes.try_into().map_err(|_| Malformed)?,
         None => [0; 4],
     };
     let number = |kind| attributes.find(kind).and_then(read_u32);
     let interfaces = match number(libc::RTA_OIF) {
         Some(interface) => vec![interface],
-        None => nexthops(attributes),
+        None => nexthops(attributes.find(libc::RTA_MULTIPATH).unwrap_or_default())?,
     };
-    Some(KernelRoute {
-        destination: Ipv4Net::new(Ipv4Addr::from(octets), prefix_len).ok()?,
+    let destination = Ipv4Net::new(Ipv4Addr::from(octets), prefix_len).map_err(|_| Malformed)?;
+    Ok(Some(KernelRoute {
+        destination,
         table: number(libc::RTA_TABLE).unwrap_or_else(|| u32::from(table)),
         interface: interfaces.first().copied(),
         interfaces,
         metric: number(libc::RTA_PRIORITY).unwrap_or_default(),
-    })
+    }))
 }
 
 /// The interfaces of a multipath route's next hops (`struct rtnexthop`, one behind the other).
-fn nexthops(attributes: Attributes<'_>) -> Vec<u32> {
-    let mut rest = attributes.find(libc::RTA_MULTIPATH).unwrap_or_default();
+fn nexthops(mut rest: &[u8]) -> Result<Vec<u32>, Malformed> {
     let mut interfaces = Vec::new();
-    while let Some(interface) = rest.get(NEXTHOP_INDEX..).and_then(read_u32) {
-        interfaces.push(interface);
-        let length = rest.get(..2).and_then(read_u16).map_or(0, usize::from);
-        // Padded to four bytes (`RTNH_ALIGN`). A length that leads nowhere ends it.
-        let next = length.next_multiple_of(4);
-        rest = if length < NEXTHOP { &[] } else { rest.get(next..).unwrap_or_default() };
+    while !rest.is_empty() {
+        let length = read_u16(rest).map(usize::from).ok_or(Malformed)?;
+        let hop = rest.get(..length).filter(|hop| hop.len() >= NEXTHOP).ok_or(Malformed)?;
+        interfaces.push(hop.get(NEXTHOP_INDEX..).and_then(read_u32).ok_or(Malformed)?);
+        // Padded to four bytes (`RTNH_ALIGN`).
+        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
     }
-    interfaces
+    Ok(interfaces)
 }
 
 #[cfg(test)]
@@ -121,20 +123,18 @@ mod tests {
             hops_bytes.extend(interface.to_ne_bytes());
             hops_bytes.resize(hops_bytes.len() + attributes.next_multiple_of(4), 0);
         }
-        let mut bytes = ((hops_bytes.len() + 4) as u16).to_ne_bytes().to_vec();
-        bytes.extend(libc::RTA_MULTIPATH.to_ne_bytes());
-        bytes.extend(hops_bytes);
-        bytes
+        hops_bytes
     }
 
     #[test]
     fn every_next_hop_is_read() {
-        let bytes = multipath(&[(3, 8), (7, 0), (9, 5)]);
-        assert_eq!(nexthops(Attributes(&bytes)), [3, 7, 9]);
-        assert_eq!(nexthops(Attributes(&[])), []);
-        // No text makes the reader run on.
-        let mut broken = multipath(&[(3, 8)]);
-        broken[4] = 0;
-        assert_eq!(nexthops(Attributes(&broken)), [3]);
+        let hops = multipath(&[(3, 8), (7, 0), (9, 5)]);
+        assert_eq!(nexthops(&hops), Ok(vec![3, 7, 9]));
+        assert_eq!(nexthops(&[]), Ok(vec![]));
+        for length in [0, 7, 17, 255] {
+            let mut broken = multipath(&[(3, 8)]);
+            broken[0] = length;
+            assert_eq!(nexthops(&broken), Err(Malformed), "{length}");
+        }
     }
 }

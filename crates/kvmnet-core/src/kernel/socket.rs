@@ -15,6 +15,7 @@ use nix::errno::Errno;
 
 use super::KernelError;
 use super::answer::{Messages, Outcome};
+use super::attributes::Malformed;
 
 /// The kernel never sends more in one answer than its reader takes, up to 32 KiB
 /// (`netlink_dump`, `net/netlink/af_netlink.c`).
@@ -109,8 +110,26 @@ impl Batch {
     }
 }
 
+/// What carries messages to the kernel, and its answers back.
+pub(super) trait Transport {
+    fn send(&mut self, messages: &[u8]) -> io::Result<()>;
+
+    /// Reads one answer, and never waits for it. Says how long it was, also where it didn't fit.
+    fn receive(&mut self, buffer: &mut [u8]) -> io::Result<usize>;
+}
+
+impl Transport for NlSocket {
+    fn send(&mut self, messages: &[u8]) -> io::Result<()> {
+        NlSocket::send(self, messages, Msg::empty()).map(drop)
+    }
+
+    fn receive(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.recv(buffer, Msg::DONTWAIT | Msg::TRUNC).map(|(length, _)| length)
+    }
+}
+
 pub(super) struct Socket {
-    socket: NlSocket,
+    transport: Box<dyn Transport>,
     buffer: Vec<u8>,
     /// The last sequence number used: an answer left over from an earlier send must never be taken
     /// for one of this.
@@ -126,7 +145,11 @@ impl Socket {
             // Without it the kernel ignores the filters of an address dump.
             socket.enable_strict_checking(true)?;
         }
-        Ok(Self { socket, buffer: vec![0; BUFFER], sequence: 0 })
+        Ok(Self::over(Box::new(socket)))
+    }
+
+    pub fn over(transport: Box<dyn Transport>) -> Self {
+        Self { transport, buffer: vec![0; BUFFER], sequence: 0 }
     }
 
     /// An empty batch.
@@ -143,14 +166,14 @@ impl Socket {
     pub fn read<T: Default>(
         &mut self,
         ask: impl Fn(&mut Batch),
-        mut take: impl FnMut(&mut T, usize, &[u8]),
+        mut take: impl FnMut(&mut T, usize, &[u8]) -> Result<(), Malformed>,
     ) -> Result<T, KernelError> {
         let mut attempts = 1;
         loop {
             let mut batch = self.batch();
             ask(&mut batch);
             let mut found = T::default();
-            match self.request(batch, |number, payload| take(&mut found, number, payload)) {
+            match self.exchange(batch, |number, payload| take(&mut found, number, payload)) {
                 Err(error) if attempts < ATTEMPTS && is_passing(&error) => {
                     attempts += 1;
                     self.drain();
@@ -161,17 +184,22 @@ impl Socket {
         }
     }
 
-    /// Sends the batch and reads all answers; the first error of any message is the error of all.
-    /// `each` gets the objects, with the number of the request that they answer, from 0.
-    pub fn request(
+    /// Has the kernel carry out the batch; the first error of any message is the error of all.
+    pub fn request(&mut self, batch: Batch) -> Result<(), KernelError> {
+        self.exchange(batch, |_, _| Ok(()))
+    }
+
+    /// Sends the batch and reads all answers. `each` gets the objects, with the number of the request
+    /// that they answer, from 0.
+    fn exchange(
         &mut self,
         batch: Batch,
-        each: impl FnMut(usize, &[u8]),
+        each: impl FnMut(usize, &[u8]) -> Result<(), Malformed>,
     ) -> Result<(), KernelError> {
         let Batch { bytes, requests, base } = batch;
         self.sequence = base.wrapping_add(requests.len() as u32);
         let what = || requests.first().map_or_else(String::new, |request| request.what.clone());
-        retry(|| self.socket.send(bytes.get_ref(), Msg::empty()))
+        retry(|| self.transport.send(bytes.get_ref()))
             .map_err(|error| KernelError::system(what(), error))?;
         self.answers(&requests, base, each)
     }
@@ -180,13 +208,14 @@ impl Socket {
         &mut self,
         requests: &[Request],
         base: u32,
-        mut each: impl FnMut(usize, &[u8]),
+        mut each: impl FnMut(usize, &[u8]) -> Result<(), Malformed>,
     ) -> Result<(), KernelError> {
         let mut due: Vec<bool> = requests.iter().map(|request| request.answered).collect();
         let mut failure = None;
         while due.contains(&true) {
             let what = || requests.first().map_or_else(String::new, |request| request.what.clone());
             let length = match retry(|| self.receive()) {
+                Ok(0) => return Err(bad_answer(what(), "is empty")),
                 Ok(length) if length <= self.buffer.len() => length,
                 Ok(_) => return Err(bad_answer(what(), "is longer than any can be")),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -196,6 +225,10 @@ impl Socket {
                 Err(error) => return Err(KernelError::system(what(), error)),
             };
             for message in Messages(&self.buffer[..length]) {
+                let Ok(message) = message else {
+                    failure.get_or_insert_with(|| bad_answer(what(), MALFORMED));
+                    break;
+                };
                 let number = message.sequence.wrapping_sub(base).wrapping_sub(1) as usize;
                 let Some(request) = requests.get(number) else {
                     continue;
@@ -207,8 +240,17 @@ impl Socket {
                 }
                 match message.outcome() {
                     Outcome::Object(payload) => {
-                        each(number, payload);
+                        if each(number, payload).is_err() {
+                            failure
+                                .get_or_insert_with(|| bad_answer(request.what.clone(), MALFORMED));
+                        }
                         due[number] &= message.flags & NlmF::MULTI.bits() != 0;
+                    }
+                    Outcome::Nothing => {}
+                    Outcome::Lost => {
+                        failure.get_or_insert_with(|| {
+                            bad_answer(request.what.clone(), "is incomplete")
+                        });
                     }
                     Outcome::Done => due[number] = false,
                     Outcome::Failed(errno, text) => {
@@ -242,8 +284,7 @@ impl Socket {
     }
 
     fn receive(&mut self) -> io::Result<usize> {
-        let flags = Msg::DONTWAIT | Msg::TRUNC;
-        self.socket.recv(&mut self.buffer, flags).map(|(length, _)| length)
+        self.transport.receive(&mut self.buffer)
     }
 }
 
@@ -263,6 +304,9 @@ fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
         }
     }
 }
+
+/// Of an answer that says that it has more than there is.
+const MALFORMED: &str = "is cut short";
 
 fn bad_answer(what: String, problem: &'static str) -> KernelError {
     KernelError::Answer { what, problem }

@@ -312,7 +312,7 @@ impl Kernel for System {
                 for change in changes {
                     link_change::push(&mut batch, change);
                 }
-                self.route.request(batch, |_, _| {})
+                self.route.request(batch)
             }
             _ if step.is_of_iptables() => Err(unable(step)),
             Step::InstallTable { table, replace } => {

@@ -83,9 +83,12 @@ pub(super) fn encode(expressions: &[Expression]) -> Vec<Nlattr<u16, Buffer>> {
     expressions.iter().map(Expression::encode).collect()
 }
 
-/// Reads back a rule's expressions.
+/// Reads back a rule's expressions. One that makes no sense is none that kvmnet writes.
 pub(super) fn decode(list: Attributes<'_>) -> Vec<Expression> {
-    list.into_iter().map(|(_, element)| Expression::decode(Attributes(element))).collect()
+    list.into_iter()
+        .map(|(_, element)| Attributes::behind(0, element).unwrap_or_default())
+        .map(Expression::decode)
+        .collect()
 }
 
 fn verdict(code: i32, chain: Option<&str>) -> Vec<Nlattr<u16, Buffer>> {
@@ -172,14 +175,14 @@ impl Expression {
 
     fn decode(element: Attributes<'_>) -> Self {
         let name = element.find(NFTA_EXPR_NAME).map(read_string).unwrap_or_default();
-        let data = element.nested(NFTA_EXPR_DATA);
-        Self::decode_named(&name, data).unwrap_or(Self::Unknown(name))
+        let data = element.nested(NFTA_EXPR_DATA).ok();
+        data.and_then(|data| Self::decode_named(&name, data)).unwrap_or(Self::Unknown(name))
     }
 
     /// `None` where it isn't of a form that kvmnet writes.
     fn decode_named(name: &str, data: Attributes<'_>) -> Option<Self> {
         let number = |kind| data.find(kind).and_then(read_be32);
-        let value = |kind| data.nested(kind).find(NFTA_DATA_VALUE).map(<[u8]>::to_vec);
+        let value = |kind| data.nested(kind).ok()?.find(NFTA_DATA_VALUE).map(<[u8]>::to_vec);
         let in_register_1 = |kind| (number(kind)? == REGISTER_1).then_some(());
         match name {
             "meta" => {
@@ -216,7 +219,8 @@ impl Expression {
             }
             "immediate" => match number(NFTA_IMMEDIATE_DREG)? {
                 REGISTER_VERDICT => {
-                    let verdict = data.nested(NFTA_IMMEDIATE_DATA).nested(NFTA_DATA_VERDICT);
+                    let verdict = data.nested(NFTA_IMMEDIATE_DATA).ok()?;
+                    let verdict = verdict.nested(NFTA_DATA_VERDICT).ok()?;
                     let code = verdict.find(NFTA_VERDICT_CODE).and_then(read_be32)? as i32;
                     Some(match verdict.find(NFTA_VERDICT_CHAIN).map(read_string) {
                         Some(chain) => Self::Jump { code, chain },

@@ -13,7 +13,7 @@ use super::message::{
     nested,
 };
 use crate::kernel::KernelError;
-use crate::kernel::attributes::{Attributes, read_be32, read_string};
+use crate::kernel::attributes::{Attributes, Malformed, read_be32, read_string};
 use crate::kernel::socket::{Batch, Socket};
 use crate::model::{
     AcceptOwner, AcceptsChange, CHAIN_PREFIX, FilterView, ForwardChain, FoundAccept, RuleId,
@@ -70,7 +70,8 @@ pub(in crate::kernel) fn dropping_chains(
         batch.dump(kind(NFT_MSG_GETCHAIN), Message::new(0, vec![]), "list the nftables chains");
     };
     let found = socket.read(ask, |chains: &mut Vec<_>, _, payload| {
-        chains.extend(forward_chain(payload));
+        chains.extend(forward_chain(payload)?);
+        Ok(())
     })?;
     let mut dropping = Vec::new();
     for chain in found {
@@ -86,23 +87,28 @@ pub(in crate::kernel) fn dropping_chains(
 }
 
 /// A base chain of the forward hook.
-fn forward_chain(payload: &[u8]) -> Option<ForwardChain> {
-    let family = *payload.first()?;
+fn forward_chain(payload: &[u8]) -> Result<Option<ForwardChain>, Malformed> {
+    let attributes = Attributes::behind(HEADER, payload)?;
+    let family = *payload.first().ok_or(Malformed)?;
     // The hooks of other families have other numbers.
     let forwards =
         [libc::NFPROTO_IPV4, libc::NFPROTO_IPV6, libc::NFPROTO_INET, libc::NFPROTO_BRIDGE];
-    if !forwards.contains(&i32::from(family)) {
-        return None;
-    }
-    let attributes = Attributes(payload.get(HEADER..)?);
-    let hook = attributes.nested(NFTA_CHAIN_HOOK).find(NFTA_HOOK_HOOKNUM).and_then(read_be32)?;
-    let text = |kind| attributes.find(kind).map(read_string);
-    let table = TableId { family, name: text(NFTA_CHAIN_TABLE)? };
-    let policy = attributes.find(NFTA_CHAIN_POLICY).and_then(read_be32)?;
-    let by_policy = policy == libc::NF_DROP as u32;
-    let chain =
-        ForwardChain { variant: Variant::Nft, table, chain: text(NFTA_CHAIN_NAME)?, by_policy };
-    (hook == libc::NF_INET_FORWARD as u32).then_some(chain)
+    let number = |attributes: Attributes<'_>, kind| attributes.find(kind).and_then(read_be32);
+    let hook = number(attributes.nested(NFTA_CHAIN_HOOK)?, NFTA_HOOK_HOOKNUM);
+    let is_there = forwards.contains(&i32::from(family));
+    let policy = number(attributes, NFTA_CHAIN_POLICY);
+    let (Some(libc::NF_INET_FORWARD), Some(policy), true) =
+        (hook.map(|hook| hook as libc::c_int), policy, is_there)
+    else {
+        return Ok(None);
+    };
+    let text = |kind| attributes.find(kind).map(read_string).ok_or(Malformed);
+    Ok(Some(ForwardChain {
+        variant: Variant::Nft,
+        table: TableId { family, name: text(NFTA_CHAIN_TABLE)? },
+        chain: text(NFTA_CHAIN_NAME)?,
+        by_policy: policy == libc::NF_DROP as u32,
+    }))
 }
 
 /// Changes rules of ours, all or nothing. What was to go and is gone is done, and where nothing
@@ -189,7 +195,7 @@ fn try_to_change(socket: &mut Socket, change: &AcceptsChange) -> Result<(), Kern
         }
     }
     end(&mut batch, &what);
-    socket.request(batch, |_, _| {})
+    socket.request(batch)
 }
 
 /// The last of the rules at a chain's head that lead to chains of kvmnet's. A network that is to be
@@ -211,8 +217,9 @@ fn generation(socket: &mut Socket) -> Result<u32, KernelError> {
         batch.get(kind(NFT_MSG_GETGEN), Message::new(0, vec![]), what);
     };
     socket.read(ask, |generation: &mut u32, _, payload| {
-        let attributes = Attributes(payload.get(HEADER..).unwrap_or_default());
-        *generation = attributes.find(NFTA_GEN_ID).and_then(read_be32).unwrap_or(0);
+        let attributes = Attributes::behind(HEADER, payload)?;
+        *generation = attributes.find(NFTA_GEN_ID).and_then(read_be32).ok_or(Malformed)?;
+        Ok(())
     })
 }
 
@@ -243,15 +250,16 @@ fn chains(socket: &mut Socket, family: u8) -> Result<Chains, KernelError> {
         }
     };
     socket.read(ask, |chains: &mut Chains, number, payload| {
-        let attributes = Attributes(payload.get(HEADER..).unwrap_or_default());
+        let attributes = Attributes::behind(HEADER, payload)?;
         if number == 0 {
-            let hook = attributes.nested(NFTA_CHAIN_HOOK).find(NFTA_HOOK_HOOKNUM);
+            let hook = attributes.nested(NFTA_CHAIN_HOOK)?.find(NFTA_HOOK_HOOKNUM);
             let is_forward = hook.and_then(read_be32) == Some(libc::NF_INET_FORWARD as u32);
             let policy = attributes.find(NFTA_CHAIN_POLICY).and_then(read_be32);
             chains.forward_policy = policy.filter(|_| is_forward);
         } else {
             chains.has_docker_user = true;
         }
+        Ok(())
     })
 }
 
@@ -275,29 +283,36 @@ fn rules(
         batch.tolerate(&[Errno::ENOENT]);
     };
     socket.read(ask, |found: &mut Vec<Found>, _, payload| {
-        found.extend(read_rule(payload, family, table, chain));
+        found.extend(read_rule(payload, family, table, chain)?);
+        Ok(())
     })
 }
 
-/// `None` for a rule of another chain: the filter is a wish.
-fn read_rule(payload: &[u8], family: u8, table: &str, chain: &str) -> Option<Found> {
-    let attributes = Attributes(payload.get(HEADER..)?);
+/// None for a rule of another chain: the filter is a wish.
+fn read_rule(
+    payload: &[u8],
+    family: u8,
+    table: &str,
+    chain: &str,
+) -> Result<Option<Found>, Malformed> {
+    let attributes = Attributes::behind(HEADER, payload)?;
     let text = |kind| attributes.find(kind).map(read_string);
-    let is_here = *payload.first()? == family
+    let is_here = payload.first() == Some(&family)
         && text(NFTA_RULE_TABLE).as_deref() == Some(table)
         && text(NFTA_RULE_CHAIN).as_deref() == Some(chain);
     if !is_here {
-        return None;
+        return Ok(None);
     }
-    let handle = attributes.find(NFTA_RULE_HANDLE)?.try_into().map(u64::from_be_bytes).ok()?;
-    let expressions = expression::decode(attributes.nested(NFTA_RULE_EXPRESSIONS));
+    let handle = attributes.find(NFTA_RULE_HANDLE).and_then(|bytes| bytes.try_into().ok());
+    let handle = handle.map(u64::from_be_bytes).ok_or(Malformed)?;
+    let expressions = expression::decode(attributes.nested(NFTA_RULE_EXPRESSIONS)?);
     let own_words = expressions.iter().find_map(comment_of);
     let words = attributes.find(NFTA_RULE_USERDATA).and_then(comment_in_userdata);
-    Some(Found {
+    Ok(Some(Found {
         at: RulePlace { chain: chain.to_owned(), id: RuleId::Handle(handle) },
         comment: own_words.or(words),
         expressions,
-    })
+    }))
 }
 
 fn comment_of(expression: &Expression) -> Option<String> {

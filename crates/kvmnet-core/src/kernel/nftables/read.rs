@@ -11,7 +11,7 @@ use super::message::{
     NFTA_TABLE_FLAGS, NFTA_TABLE_NAME, NFTA_TABLE_USE, attribute, kind,
 };
 use crate::kernel::KernelError;
-use crate::kernel::attributes::{Attributes, read_be32, read_string};
+use crate::kernel::attributes::{Attributes, Malformed, read_be32, read_string};
 use crate::kernel::socket::{Batch, Socket};
 use crate::model::{Chain, Table, TableId, TableState};
 
@@ -30,15 +30,18 @@ pub(in crate::kernel) fn tables(socket: &mut Socket) -> Result<Vec<FoundTable>, 
     let ask = |batch: &mut Batch| {
         batch.dump(kind(NFT_MSG_GETTABLE), Message::new(0, vec![]), "list the nftables tables");
     };
-    socket.read(ask, |tables: &mut Vec<_>, _, payload| tables.extend(read_table(payload)))
+    socket.read(ask, |tables: &mut Vec<_>, _, payload| {
+        tables.push(read_table(payload)?);
+        Ok(())
+    })
 }
 
-fn read_table(payload: &[u8]) -> Option<FoundTable> {
-    let family = *payload.first()?;
-    let attributes = Attributes(payload.get(HEADER..)?);
+fn read_table(payload: &[u8]) -> Result<FoundTable, Malformed> {
+    let attributes = Attributes::behind(HEADER, payload)?;
+    let family = *payload.first().ok_or(Malformed)?;
     let number = |kind| attributes.find(kind).and_then(read_be32).unwrap_or(0);
-    let name = attributes.find(NFTA_TABLE_NAME).map(read_string)?;
-    Some(FoundTable {
+    let name = attributes.find(NFTA_TABLE_NAME).map(read_string).ok_or(Malformed)?;
+    Ok(FoundTable {
         id: TableId { family, name },
         flags: number(NFTA_TABLE_FLAGS),
         objects: number(NFTA_TABLE_USE),
@@ -55,9 +58,10 @@ pub(in crate::kernel) fn chain_names(
         batch.dump(kind(NFT_MSG_GETCHAIN), message, "list the nftables chains");
     };
     socket.read(ask, |chains: &mut Vec<_>, _, payload| {
-        let attributes = Attributes(payload.get(HEADER..).unwrap_or_default());
-        let text = |kind| attributes.find(kind).map(read_string);
-        chains.extend(text(NFTA_CHAIN_TABLE).zip(text(NFTA_CHAIN_NAME)));
+        let attributes = Attributes::behind(HEADER, payload)?;
+        let text = |kind| attributes.find(kind).map(read_string).ok_or(Malformed);
+        chains.push((text(NFTA_CHAIN_TABLE)?, text(NFTA_CHAIN_NAME)?));
+        Ok(())
     })
 }
 
@@ -113,11 +117,12 @@ fn look(socket: &mut Socket, wanted: &Table) -> Result<Found, KernelError> {
     let what = format!("look at nftables table {}", wanted.id);
     let ask = |batch: &mut Batch| get_content(batch, wanted, &what);
     socket.read(ask, |found: &mut Found, number, payload| {
-        let attributes = Attributes(payload.get(HEADER..).unwrap_or_default());
+        let attributes = Attributes::behind(HEADER, payload)?;
         match wanted.chains.get(number) {
-            Some(chain) => found.good_chains += usize::from(is_as_wanted(attributes, chain)),
-            None => found.rules.extend(read_rule(attributes, &wanted.id.name)),
+            Some(chain) => found.good_chains += usize::from(is_as_wanted(attributes, chain)?),
+            None => found.rules.extend(read_rule(attributes, &wanted.id.name)?),
         }
+        Ok(())
     })
 }
 
@@ -136,22 +141,25 @@ fn get_content(batch: &mut Batch, table: &Table, what: &str) {
     batch.tolerate(&[Errno::ENOENT]);
 }
 
-fn is_as_wanted(attributes: Attributes<'_>, chain: &Chain) -> bool {
+fn is_as_wanted(attributes: Attributes<'_>, chain: &Chain) -> Result<bool, Malformed> {
     let base = base_chain(&chain.hook);
-    let hook = attributes.nested(NFTA_CHAIN_HOOK);
+    let hook = attributes.nested(NFTA_CHAIN_HOOK)?;
     let number = |attributes: Attributes<'_>, kind| attributes.find(kind).and_then(read_be32);
-    attributes.find(NFTA_CHAIN_TYPE).map(read_string).as_deref() == Some(base.kind)
+    Ok(attributes.find(NFTA_CHAIN_TYPE).map(read_string).as_deref() == Some(base.kind)
         && number(hook, NFTA_HOOK_HOOKNUM) == Some(base.hook)
         && number(hook, NFTA_HOOK_PRIORITY) == Some(base.priority as u32)
         && hook.find(NFTA_HOOK_DEV).map(read_string).as_deref() == base.device
-        && number(attributes, NFTA_CHAIN_POLICY) == Some(lower::policy(chain.policy))
+        && number(attributes, NFTA_CHAIN_POLICY) == Some(lower::policy(chain.policy)))
 }
 
-/// A rule's chain and expressions; `None` for one of another table (the filter is a wish).
-fn read_rule(attributes: Attributes<'_>, table: &str) -> Option<(String, Vec<Expression>)> {
+/// A rule's chain and expressions; none for one of another table (the filter is a wish).
+fn read_rule(
+    attributes: Attributes<'_>,
+    table: &str,
+) -> Result<Option<(String, Vec<Expression>)>, Malformed> {
     if attributes.find(NFTA_RULE_TABLE).map(read_string).as_deref() != Some(table) {
-        return None;
+        return Ok(None);
     }
-    let chain = attributes.find(NFTA_RULE_CHAIN).map(read_string)?;
-    Some((chain, expression::decode(attributes.nested(NFTA_RULE_EXPRESSIONS))))
+    let chain = attributes.find(NFTA_RULE_CHAIN).map(read_string).ok_or(Malformed)?;
+    Ok(Some((chain, expression::decode(attributes.nested(NFTA_RULE_EXPRESSIONS)?))))
 }

@@ -47,7 +47,7 @@ pub(in crate::kernel) fn install_table(
         }
     }
     end(&mut batch, &what);
-    socket.request(batch, |_, _| {})
+    socket.request(batch)
 }
 
 /// Deletes a table with all it holds; one that is gone is deleted.
@@ -61,7 +61,7 @@ pub(in crate::kernel) fn delete_table(
     batch.change(kind(NFT_MSG_DELTABLE), NlmF::empty(), named(table), what.as_str());
     batch.tolerate(&[Errno::ENOENT]);
     end(&mut batch, &what);
-    socket.request(batch, |_, _| {})
+    socket.request(batch)
 }
 
 /// A message that makes a chain or a rule.
