@@ -219,3 +219,37 @@ fn become_kvmnet(verb: Verb, tap: &InterfaceName) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::ffi::OsStringExt;
+
+    use kvmnet_fuzz::{Damage, damaged};
+
+    use super::*;
+    use crate::output::printable;
+
+    #[test]
+    fn no_argument_is_too_strange() {
+        const LINES: [&str; 4] = ["vnet0", "fifteen-bytes-x", "vnet0\0extra", ""];
+        const PIECES: [&str; 12] =
+            ["\0", "/", "%d", "..", "-", " ", "\n", "\u{202e}", "\u{a0}", "@", "all", "\x1b[31m"];
+        bolero::check!().with_type::<(u8, Vec<Damage>)>().for_each(|(which, damages)| {
+            let line = damaged(&LINES, *which, damages, &PIECES);
+            let arguments = line.split(|&byte| byte == 0);
+            let arguments = arguments.map(|argument| OsString::from_vec(argument.to_vec()));
+            match parse(Verb::Natup, arguments.collect()) {
+                Ok(tap) => {
+                    // What the kernel takes for one name, and a path in /proc/sys for one component.
+                    assert_eq!(tap.as_str().as_bytes(), line, "{tap:?}");
+                    assert!((1..=15).contains(&line.len()), "{tap:?}");
+                    assert!(!line.contains(&b'/'), "{tap:?}");
+                }
+                Err(error) => {
+                    let line = printable(&error.to_string());
+                    assert!(!line.contains(char::is_control), "{line}");
+                }
+            }
+        });
+    }
+}

@@ -65,10 +65,16 @@ impl Buffer {
     }
 }
 
-/// One line without characters that could forge another line or steer a terminal.
+/// One line without characters that could forge another line, steer a terminal, or turn the order of
+/// what is read (U+202E, say).
 #[must_use]
 pub fn printable(line: &str) -> String {
-    line.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+    line.chars().map(|c| if is_printable(c) { c } else { '?' }).collect()
+}
+
+/// What Rust itself prints as it is, where it shows a text to a programmer.
+fn is_printable(c: char) -> bool {
+    !c.is_control() && !c.escape_debug().take(2).eq(['\\', 'u'])
 }
 
 /// Writes a line to syslog, if it takes it at once. libc's syslog(3) would wait.
@@ -109,5 +115,7 @@ mod tests {
     #[test]
     fn control_characters_are_no_part_of_a_line() {
         assert_eq!(printable("a\nb\x1b[31mc\u{9b}d\u{fc}"), "a?b?[31mc?d\u{fc}");
+        assert_eq!(printable("a\u{202e}b\u{2028}c\u{feff}d\u{200b}e"), "a?b?c?d?e");
+        assert_eq!(printable("'a' \"b\" \\u é 中 ✓"), "'a' \"b\" \\u é 中 ✓");
     }
 }

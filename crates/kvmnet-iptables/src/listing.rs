@@ -176,7 +176,43 @@ pub fn target(rule: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use kvmnet_fuzz::{Damage, damaged};
+
     use super::*;
+
+    #[test]
+    fn no_listing_is_too_strange() {
+        const PIECES: [&str; 16] = [
+            "-P ",
+            "-N ",
+            "-A ",
+            "FORWARD",
+            "DOCKER-USER",
+            "KVMNET-",
+            "-FWD",
+            " -j ",
+            "DROP",
+            "\"",
+            "\\",
+            "'",
+            "\n",
+            " ",
+            "-m comment --comment ",
+            "\u{202e}",
+        ];
+        bolero::check!().with_type::<Vec<Damage>>().for_each(|damages| {
+            let bytes = damaged(&[DOCKER], 0, damages, &PIECES);
+            let listing = Listing::parse(&String::from_utf8_lossy(&bytes));
+            let _ = (listing.drops(), listing.drops_by_policy(), listing.forward_chain());
+            for network in listing.networks() {
+                let chains = Purpose::ALL.map(|purpose| purpose.chain(&network));
+                assert!(chains.iter().any(|chain| listing.chain(chain).is_some()), "{network}");
+            }
+            for rule in listing.chains.iter().flat_map(|chain| &chain.rules) {
+                let _ = (words(rule), target(rule));
+            }
+        });
+    }
 
     const DOCKER: &str = r#"-P INPUT ACCEPT
 -P FORWARD DROP

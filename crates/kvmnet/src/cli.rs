@@ -122,9 +122,34 @@ fn parse_network(text: &str) -> Result<NetworkName, String> {
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+
     use clap::CommandFactory;
+    use kvmnet_fuzz::{Damage, damaged};
 
     use super::*;
+
+    #[test]
+    fn no_argument_is_too_strange() {
+        const LINES: [&str; 6] = [
+            "kvmnet\0status\0--json\0lab",
+            "kvmnet\0plan\0up\0lab",
+            "kvmnet\0adopt\0--yes\0--undo\0/etc/qemu-ifup",
+            "kvmnet\0gc",
+            "kvmnet\0completions\0bash",
+            "",
+        ];
+        const PIECES: [&str; 10] =
+            ["\0", "--", "-", "=", "--help", "\u{202e}", "\x1b[31m", "\n", "down", "reload"];
+        bolero::check!().with_type::<(u8, Vec<Damage>)>().for_each(|(which, damages)| {
+            let line = damaged(&LINES, *which, damages, &PIECES);
+            let arguments = line.split(|&byte| byte == 0).map(OsStr::from_bytes);
+            if let Err(error) = Cli::try_parse_from(arguments) {
+                assert!(matches!(error.exit_code(), 0 | 2), "{error}");
+            }
+        });
+    }
 
     #[test]
     fn the_command_line_is_sound() {

@@ -73,10 +73,7 @@ fn interface(fdinfo: &str) -> Option<String> {
 
 fn describe(pid: u32, process: &Path) -> Holder {
     let command_line = fs::read(process.join("cmdline")).unwrap_or_default();
-    let arguments: Vec<String> = command_line
-        .split(|&byte| byte == 0)
-        .map(|argument| String::from_utf8_lossy(argument).into_owned())
-        .collect();
+    let arguments = arguments(&command_line);
     let program = arguments.first().and_then(|path| Path::new(path).file_name());
     let program = match program {
         Some(name) => String::from_utf8_lossy(name.as_bytes()).into_owned(),
@@ -84,6 +81,13 @@ fn describe(pid: u32, process: &Path) -> Holder {
     };
     let vm = is_qemu(&program).then(|| vm_name(&arguments)).flatten();
     Holder { pid, program, vm }
+}
+
+fn arguments(command_line: &[u8]) -> Vec<String> {
+    command_line
+        .split(|&byte| byte == 0)
+        .map(|argument| String::from_utf8_lossy(argument).into_owned())
+        .collect()
 }
 
 /// Distributions call it `qemu-system-ARCH`, `qemu-kvm` or `kvm`.
@@ -131,7 +135,23 @@ fn options(text: &str) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use kvmnet_fuzz::{Damage, damaged};
+
     use super::*;
+
+    #[test]
+    fn no_command_line_is_too_strange() {
+        const LINES: [&str; 3] = [
+            "qemu-system-x86_64\0-name\0guest=web,,1,debug-threads=on\0-m\0guest=vm",
+            "/usr/libexec/qemu-kvm\0--name\0web",
+            "",
+        ];
+        bolero::check!().with_type::<(u8, Vec<Damage>)>().for_each(|(which, damages)| {
+            let line = damaged(&LINES, *which, damages, &["-name\0", "guest=", ",", ",,", "\0"]);
+            let name = vm_name(&arguments(&line));
+            assert_ne!(name.as_deref(), Some(""));
+        });
+    }
 
     fn named(arguments: &[&str]) -> Option<String> {
         let arguments: Vec<String> = arguments.iter().map(|&text| text.to_owned()).collect();

@@ -8,6 +8,8 @@ mod error;
 mod file;
 mod files;
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod tests;
 mod trust;
 

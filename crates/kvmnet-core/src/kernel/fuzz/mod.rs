@@ -140,6 +140,8 @@ fn message_ends(datagram: &[u8]) -> Vec<usize> {
     ends
 }
 
+type Change<'a> = &'a dyn Fn(&mut Vec<Answer>);
+
 /// Lets the first send be answered with something else.
 fn with_first(
     question: &Question,
@@ -173,7 +175,7 @@ fn what_changed_while_it_was_read_and_what_got_lost_is_asked_for_again() {
         }
     };
     for question in &QUESTIONS {
-        let changes: [(&str, &dyn Fn(&mut Vec<Answer>)); 4] = [
+        let changes: [(&str, Change); 4] = [
             ("lost", &lose),
             ("overrun", &overrun),
             ("interrupted", &interrupt),

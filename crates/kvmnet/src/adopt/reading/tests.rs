@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::Path;
 
+use kvmnet_fuzz::{Damage, damaged};
+
 use super::*;
 
 fn problems(text: &str) -> Vec<(usize, String)> {
@@ -132,27 +134,17 @@ fn what_is_no_script() {
     assert!(problems(&long)[0].1.starts_with("is larger than 64 KiB"));
 }
 
-/// A generator of numbers that are the same each time (xorshift).
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 % sides as u64) as usize
-    }
-}
-
 /// Scripts of all kinds, cut, mixed and with bytes that don't belong there: reading ends, soon, and
 /// without a panic.
 #[test]
 fn no_bytes_bring_it_down() {
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/adopt/fixtures");
-    let scripts: Vec<Vec<u8>> = fs::read_dir(fixtures)
+    let scripts: Vec<String> = fs::read_dir(fixtures)
         .unwrap()
         .map(|entry| fs::read(entry.unwrap().path()).unwrap())
+        .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
         .collect();
+    let scripts: Vec<&str> = scripts.iter().map(String::as_str).collect();
     const PIECES: [&str; 32] = [
         "$(",
         "${",
@@ -187,24 +179,10 @@ fn no_bytes_bring_it_down() {
         "x=(",
         ">&",
     ];
-    let mut dice = Dice(0x6b76_6d6e_6574_0001);
-    for _ in 0..20_000 {
-        let mut bytes = scripts[dice.roll(scripts.len())].clone();
-        for _ in 0..=dice.roll(6) {
-            let at = dice.roll(bytes.len() + 1);
-            match dice.roll(4) {
-                0 => bytes.truncate(at),
-                1 => drop(bytes.splice(at..at, PIECES[dice.roll(PIECES.len())].bytes())),
-                2 => bytes.insert(at, dice.roll(256) as u8),
-                _ => {
-                    let other = &scripts[dice.roll(scripts.len())];
-                    let from = dice.roll(other.len() + 1);
-                    bytes.splice(at.., other[from..].iter().copied());
-                }
-            }
-        }
+    bolero::check!().with_type::<(u8, Vec<Damage>)>().for_each(|(which, damages)| {
+        let bytes = damaged(&scripts, *which, damages, &PIECES);
         let _ = read(&String::from_utf8_lossy(&bytes));
-    }
+    });
 }
 
 /// Nor does what is deep or long.
