@@ -45,13 +45,14 @@ SOURCES    := $(shell find crates -name '*.rs' -o -name Cargo.toml) Cargo.toml C
 
 .DEFAULT_GOAL := build
 .PHONY: help build test demo lint install uninstall clean require-cargo binaries setup firewalls \
-        managers systemd-guest torture deb rpm test-packages
+        managers systemd-guest torture fuzz deb rpm test-packages
 
 help:
 	@echo 'make build      build the programs: static, stripped, in $(RELEASE)'
 	@echo 'make demo       two real guests on the default NAT network, in namespaces of their own'
 	@echo 'make test       the whole test suite (as root)'
 	@echo 'make torture    all faults instead of some, for an hour or so, and a table of what became of them'
+	@echo 'make fuzz       fuzzes what reads files, arguments and answers, a minute each'
 	@echo 'make deb        build a package for Debian and Ubuntu, in target/packages'
 	@echo 'make rpm        build one for Fedora, EL and openSUSE, in target/packages'
 	@echo 'make test-packages  build both, and try them in roots of their own (as root)'
@@ -184,13 +185,22 @@ systemd-guest: setup
 test: firewalls managers systemd-guest build
 	$(CARGO) test --workspace --locked --target $(TARGET) --no-fail-fast
 
-# The same tests, but campaigns of faults run whole, and write their figures to this file.
+# Of the same tests those that are campaigns of faults; they run whole, and write their figures to this
+# file. Then the fuzzer, so many seconds for each test.
 TORTURE    := $(CURDIR)/target/torture.jsonl
+CAMPAIGNS  := crash_points explore killed limits pinned_killed random_runs replay
+FUZZ_SECONDS := 60
 
-torture: firewalls managers systemd-guest build
+torture: systemd-guest build
 	@rm -f '$(TORTURE)'
-	@KVMNET_TORTURE='$(TORTURE)' $(CARGO) test --workspace --locked --target $(TARGET) --no-fail-fast; passed=$$?; \
+	@export KVMNET_TORTURE='$(TORTURE)'; passed=0; \
+	$(CARGO) test --workspace --locked --target $(TARGET) --no-fail-fast \
+	    $(addprefix --test ,$(CAMPAIGNS)) || passed=$$?; \
+	tests/fuzz $(FUZZ_SECONDS) || passed=$$?; \
 	$(CARGO) run --quiet --locked --target $(TARGET) -p kvmnet-tests --bin torture -- '$(TORTURE)' && exit $$passed
+
+fuzz: setup require-cargo
+	@tests/fuzz $(FUZZ_SECONDS)
 
 lint: require-cargo
 	$(CARGO) fmt --all --check

@@ -36,6 +36,9 @@ pub struct Tally {
     campaign: String,
     converged: u64,
     leaked: Vec<String>,
+    /// Among the leaked, those that changed something of others.
+    foreign: u64,
+    strangers: &'static [&'static str],
     remarks: Vec<String>,
     since: Instant,
 }
@@ -48,9 +51,18 @@ impl Tally {
             campaign: campaign.into(),
             converged: 0,
             leaked: Vec::new(),
+            foreign: 0,
+            strangers: &[],
             remarks: Vec::new(),
             since: Instant::now(),
         }
+    }
+
+    /// Has [`Tally::judge`] take a line with one of these in it for something of others.
+    #[must_use]
+    pub fn with_strangers(mut self, strangers: &'static [&'static str]) -> Self {
+        self.strangers = strangers;
+        self
     }
 
     /// One fault more, after which all was as promised.
@@ -74,6 +86,7 @@ impl Tally {
             new.map(|line| format!("\n  {sign} {line}")).collect()
         };
         let difference = only(wanted, found, '-') + &only(found, wanted, '+');
+        self.foreign += u64::from(self.strangers.iter().any(|other| difference.contains(other)));
         self.leaked(format!("after {after}:{difference}"));
     }
 
@@ -120,6 +133,7 @@ impl Tally {
             "tried": self.tried(),
             "converged": self.converged,
             "leaked": self.leaked.len(),
+            "foreign changes": self.foreign,
             "remarks": self.remarks.join(", "),
             "seconds": round(self.since.elapsed()),
         })

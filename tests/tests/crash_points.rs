@@ -13,6 +13,8 @@ use kvmnet_tests::{Host, Tally, Tap, amount, calls_in};
 const STATE: &str = "
     { ip -o link; ip -o addr; ip -o route; nft list ruleset; iptables-legacy-save; ip6tables-legacy-save; } 2>&1 |
         sed -E 's/state [A-Z]+//; s/NO-CARRIER,//; s/,LOWER_UP//; s/valid_lft.*//; s/ linkdown//; s/ tentative//; s/packets [0-9]+ bytes [0-9]+//; /^#/d; s/ \\[[0-9:]+\\]$//'";
+/// What tells that a line of it is none of kvmnet's: the administrator's bridge and rules, the uplink.
+const STRANGERS: [&str; 4] = [" br0:", "10.1.0.", "eno1", " lo:"];
 /// Between the parts of an answer.
 const CUT: &str = "----";
 
@@ -239,10 +241,12 @@ impl Tallies {
 }
 
 fn all(backend: Backend, step: usize) {
+    let tally =
+        |fault: &str| Tally::new(format!("{fault}, {backend:?}")).with_strangers(&STRANGERS);
     let mut tallies = Tallies {
-        kills: Tally::new(format!("killed before a system call, {backend:?}")),
-        signals: Tally::new(format!("INT, TERM, HUP, QUIT at a system call, {backend:?}")),
-        errors: Tally::new(format!("a system call fails, {backend:?}")),
+        kills: tally("killed before a system call"),
+        signals: tally("INT, TERM, HUP, QUIT at a system call"),
+        errors: tally("a system call fails"),
     };
     for (mode_name, mode) in [("nat", NAT), ("routed", ROUTED), ("isolated", ISOLATED)] {
         let mut scene = Scene::set(backend, mode);

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use serde_json::Value;
 
-const FIGURES: [&str; 4] = ["tried", "converged", "leaked", "seconds"];
+const FIGURES: [&str; 5] = ["tried", "converged", "leaked", "foreign changes", "seconds"];
 
 fn main() -> ExitCode {
     let Some(file) = env::args().nth(1) else {
@@ -43,8 +43,8 @@ fn text(row: &Value, member: &str) -> String {
 /// In Markdown, as docs/reliability.md has it.
 fn table(rows: &[Value]) -> String {
     let mut table = String::from(
-        "| campaign | tried | converged | leaked | seconds | |\n\
-         | --- | ---: | ---: | ---: | ---: | --- |\n",
+        "| campaign | tried | converged | leaked | foreign changes | seconds | |\n\
+         | --- | ---: | ---: | ---: | ---: | ---: | --- |\n",
     );
     for row in rows {
         let figures = FIGURES.map(|figure| text(row, figure)).join(" | ");
@@ -52,7 +52,7 @@ fn table(rows: &[Value]) -> String {
         table.push_str(&format!("| {campaign} | {figures} | {remarks} |\n"));
     }
     let sum = |figure: &str| -> u64 { rows.iter().filter_map(|row| row[figure].as_u64()).sum() };
-    let sums = FIGURES[..3].iter().map(|figure| format!("**{}**", sum(figure)));
+    let sums = FIGURES[..4].iter().map(|figure| format!("**{}**", sum(figure)));
     let sums: Vec<String> = sums.collect();
     let seconds: f64 = rows.iter().filter_map(|row| row["seconds"].as_f64()).sum();
     table.push_str(&format!("| **all** | {} | {seconds:.0} | |\n", sums.join(" | ")));
