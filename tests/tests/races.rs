@@ -75,3 +75,31 @@ fn many_bridged_guests_at_once() {
     all_at_once(&host, |_| "ifdown", &taps);
     assert!(host.ports("br0").is_empty() && host.link("br0").is_some());
 }
+
+/// Others who have the kernel's lock on links nearly all the time, as a host with many containers does.
+#[test]
+fn while_others_keep_the_links_busy() {
+    let host = Host::new();
+    let taps = taps(&host);
+    let busy = host.spawn(host.command("sh").args([
+        "-c",
+        "for n in $(seq 0 49); do
+             echo \"link add a$n type veth peer name b$n\"; echo \"link set a$n up\"
+         done >/run/make
+         seq 0 49 | sed 's/^/link del a/' >/run/unmake
+         until [ -e /run/enough ]; do
+             ip -batch /run/make; ip -batch /run/unmake; echo >>/run/rounds
+         done",
+    ]));
+    let rounds = || host.ok("cat /run/rounds 2>/dev/null || :").lines().count();
+    while rounds() < 3 {
+        all_at_once(&host, |_| "natup", &taps);
+        assert_eq!(host.ports("br0").len(), MANY);
+        assert_eq!(host.count_rules("masquerade"), 3);
+        all_at_once(&host, |_| "natdown", &taps);
+        assert!(host.link("br0").is_none() && host.nft_tables().is_empty());
+    }
+    host.ok("touch /run/enough");
+    let output = busy.output(LIMIT);
+    assert!(output.success(), "{output:?}");
+}

@@ -1,6 +1,8 @@
 //! Networks whose rules are in the tables of iptables: the same behaviour as with nftables, on either
 //! variant of the programs, and by guests' own traffic.
 
+mod killed;
+
 use std::net::UdpSocket;
 use std::time::Duration;
 
@@ -419,53 +421,6 @@ fn a_kernel_without_nf_tables() {
     assert!(rules(&host, true).contains("KVMNET-default-POST"));
     host.helper("natdown", &["vnet0"]).expect("natdown");
     nothing_left(&host);
-}
-
-/// Killed before a system call of its own (of all of them every seventh): an ordinary run puts things
-/// right, and rules are never there without a mark.
-#[test]
-fn killed_anywhere_the_next_run_puts_things_right() {
-    for variant in VARIANTS {
-        let host = host_with(variant);
-        host.describe("default", &NAT.replace("192.168.150", "192.168.100"));
-        let _tap = host.tap("vnet0");
-        let run = |helper: &str| host.helper(helper, &["vnet0"]).expect(helper);
-        let state = || {
-            let links = host
-                .ok("ip -o link | sed -E 's/state [A-Z]+//; s/NO-CARRIER,//; s/,LOWER_UP//'
-                                 ip -o -4 addr | sed 's/valid_lft.*//'");
-            (rules(&host, true), links.replace(":forwarding", ""))
-        };
-        run("natup");
-        let whole = state();
-        run("natdown");
-        let clean = state();
-        let mut killed = 0;
-        for (helper, prepare) in [("natup", "natdown"), ("natdown", "natup")] {
-            let program = format!("/usr/libexec/kvmnet-{helper}");
-            run(prepare);
-            let calls = host.system_calls(&[&program, "vnet0"]);
-            for (name, number) in calls.iter().step_by(7) {
-                run(prepare);
-                let what = format!("inject={name}:signal=KILL:when={number}");
-                let (output, _) = host.strace(&["-e", &what], &[&program, "vnet0"]);
-                killed += usize::from(output.code == 128 + 9);
-                if !rules(&host, true).is_empty() {
-                    let alias = host.ok("cat /sys/class/net/br0/ifalias");
-                    assert!(alias.trim().ends_with(":iptables"), "{what}: {alias}");
-                }
-                run("natup");
-                assert_eq!(state(), whole, "natup after {helper} with {what}");
-                run("natdown");
-                let (output, _) = host.strace(&["-e", &what], &[&program, "vnet0"]);
-                assert!(output.success() || output.code == 128 + 9, "{what}: {output:?}");
-                run("natdown");
-                assert_eq!(state(), clean, "natdown after {helper} with {what}");
-            }
-        }
-        println!("{variant}: killed {killed} times");
-        assert!(killed > 40, "{killed}");
-    }
 }
 
 /// A name that iptables would read as a pattern.
