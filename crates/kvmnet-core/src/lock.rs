@@ -85,10 +85,16 @@ impl Lock {
         let path = path()?;
         loop {
             let file = wait(open(&path)?, &path)?;
+            let found = fstat(file.as_fd()).map_err(|errno| system(&path, "look at it", errno))?;
             // Somebody may have removed the file while it was waited for, and others lock a new one.
-            if is_at(&file, &path) {
-                return Ok(Self { file: Some(file) });
+            if found.st_nlink == 0 {
+                continue;
             }
+            check_owner(&path, found.st_uid)?;
+            if found.st_mode & 0o077 != 0 {
+                return Err(unsafe_at(&path, "others than its owner can open it"));
+            }
+            return Ok(Self { file: Some(file) });
         }
     }
 
@@ -132,15 +138,9 @@ fn make_directory() -> Result<(), LockError> {
 fn open(path: &Path) -> Result<File, LockError> {
     let flags =
         OFlag::O_RDONLY | OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
-    let file = openat(AT_FDCWD, path, flags, Mode::S_IRUSR | Mode::S_IWUSR)
+    openat(AT_FDCWD, path, flags, Mode::S_IRUSR | Mode::S_IWUSR)
         .map(File::from)
-        .map_err(|errno| system(path, "open it", errno))?;
-    let found = fstat(file.as_fd()).map_err(|errno| system(path, "look at it", errno))?;
-    check_owner(path, found.st_uid)?;
-    if found.st_mode & 0o077 != 0 {
-        return Err(unsafe_at(path, "others than its owner can open it"));
-    }
-    Ok(file)
+        .map_err(|errno| system(path, "open it", errno))
 }
 
 fn check_owner(path: &Path, owner: u32) -> Result<(), LockError> {
@@ -227,13 +227,6 @@ fn describe(holder: Option<u32>) -> String {
     match fs::read_to_string(format!("/proc/{pid}/comm")) {
         Ok(command) => format!("process {pid} ({})", command.trim_end()),
         Err(_) => format!("process {pid}"),
-    }
-}
-
-fn is_at(file: &File, path: &Path) -> bool {
-    match (fstat(file.as_fd()), lstat(path)) {
-        (Ok(held), Ok(found)) => (held.st_dev, held.st_ino) == (found.st_dev, found.st_ino),
-        _ => false,
     }
 }
 

@@ -1,13 +1,13 @@
 //! Where messages go: syslog and stderr, neither of which may hold up or end a run.
 
 use std::io::{self, Write};
-use std::os::fd::AsFd;
-use std::os::unix::net::UnixDatagram;
+use std::os::fd::{AsFd, AsRawFd};
 use std::process;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use log::{Level, LevelFilter};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, sendto, socket};
 
 const SYSLOG: &str = "/dev/log";
 /// `LOG_DAEMON` (syslog.h), shifted as in a message's priority.
@@ -87,9 +87,10 @@ pub fn to_syslog(program: &str, level: Level, line: &str) {
     };
     let priority = FACILITY | severity;
     let message = format!("<{priority}>{program}[{}]: {line}", process::id());
-    let sent = UnixDatagram::unbound().and_then(|socket| {
-        socket.set_nonblocking(true)?;
-        socket.send_to(message.as_bytes(), SYSLOG)
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let sent = socket(AddressFamily::Unix, SockType::Datagram, flags, None).and_then(|socket| {
+        let to = UnixAddr::new(SYSLOG)?;
+        sendto(socket.as_raw_fd(), message.as_bytes(), &to, MsgFlags::MSG_NOSIGNAL)
     });
     // No syslog, or a full one: the message is lost, the run isn't.
     let _ = sent;

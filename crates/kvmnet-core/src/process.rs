@@ -1,6 +1,10 @@
 //! The process itself: what it inherits from QEMU, and what it may do.
 
+use std::fs::File;
+use std::os::fd::BorrowedFd;
+
 use caps::{CapSet, Capability};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::getuid;
@@ -17,6 +21,30 @@ const HELD_OFF: [Signal; 8] = [
     Signal::SIGTTOU,
     Signal::SIGPIPE,
 ];
+
+/// Opens `/dev/null` in the place of each standard stream that is closed: the first socket would take
+/// its number, and a message for people would go to the kernel.
+pub fn fill_standard_streams() {
+    let streams = [0, 1, 2].map(|number| {
+        // SAFETY: poll only looks at the descriptors, and reports one that is closed as such.
+        #[allow(unsafe_code, reason = "what may be closed can be borrowed in no other way")]
+        unsafe {
+            BorrowedFd::borrow_raw(number)
+        }
+    });
+    let mut fds = streams.map(|stream| PollFd::new(stream, PollFlags::empty()));
+    if poll(&mut fds, PollTimeout::ZERO).is_err() {
+        return;
+    }
+    let is_closed =
+        |fd: &PollFd<'_>| fd.revents().is_some_and(|is| is.contains(PollFlags::POLLNVAL));
+    for _ in fds.iter().filter(|fd| is_closed(fd)) {
+        // It gets the lowest number that is free.
+        if let Ok(null) = File::options().read(true).write(true).open("/dev/null") {
+            std::mem::forget(null);
+        }
+    }
+}
 
 /// Sets signal mask and umask, whatever QEMU has left of them. A run is short and ends whole;
 /// signals that wait until then die with the process.

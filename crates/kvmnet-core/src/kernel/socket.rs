@@ -4,6 +4,7 @@
 //! therefore never waits, and an answer that isn't there is lost, not late.
 
 use std::io::{self, Cursor};
+use std::sync::{Mutex, PoisonError};
 
 use neli::consts::nl::{NlType, NlmF};
 use neli::consts::socket::{Msg, NlFamily};
@@ -19,7 +20,10 @@ use super::attributes::Malformed;
 
 /// The kernel never sends more in one answer than its reader takes, up to 32 KiB
 /// (`netlink_dump`, `net/netlink/af_netlink.c`).
-const BUFFER: usize = 32 * 1024;
+const LONGEST: usize = 32 * 1024;
+/// One for all sockets, and not of the heap, which would have to be cleared first: of this the kernel
+/// gives a process only the pages that an answer comes to.
+static BUFFER: Mutex<[u8; LONGEST]> = Mutex::new([0; LONGEST]);
 /// How often a question is put before it counts as unanswerable.
 const ATTEMPTS: usize = 16;
 
@@ -130,7 +134,6 @@ impl Transport for NlSocket {
 
 pub(super) struct Socket {
     transport: Box<dyn Transport>,
-    buffer: Vec<u8>,
     /// The last sequence number used: an answer left over from an earlier send must never be taken
     /// for one of this.
     sequence: u32,
@@ -149,7 +152,7 @@ impl Socket {
     }
 
     pub fn over(transport: Box<dyn Transport>) -> Self {
-        Self { transport, buffer: vec![0; BUFFER], sequence: 0 }
+        Self { transport, sequence: 0 }
     }
 
     /// An empty batch.
@@ -210,13 +213,14 @@ impl Socket {
         base: u32,
         mut each: impl FnMut(usize, &[u8]) -> Result<(), Malformed>,
     ) -> Result<(), KernelError> {
+        let mut buffer = BUFFER.lock().unwrap_or_else(PoisonError::into_inner);
         let mut due: Vec<bool> = requests.iter().map(|request| request.answered).collect();
         let mut failure = None;
         while due.contains(&true) {
             let what = || requests.first().map_or_else(String::new, |request| request.what.clone());
-            let length = match retry(|| self.receive()) {
+            let length = match retry(|| self.transport.receive(&mut buffer[..])) {
                 Ok(0) => return Err(bad_answer(what(), "is empty")),
-                Ok(length) if length <= self.buffer.len() => length,
+                Ok(length) if length <= buffer.len() => length,
                 Ok(_) => return Err(bad_answer(what(), "is longer than any can be")),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     // A transaction that failed as a whole is answered once.
@@ -224,7 +228,7 @@ impl Socket {
                 }
                 Err(error) => return Err(KernelError::system(what(), error)),
             };
-            for message in Messages(&self.buffer[..length]) {
+            for message in Messages(&buffer[..length]) {
                 let Ok(message) = message else {
                     failure.get_or_insert_with(|| bad_answer(what(), MALFORMED));
                     break;
@@ -272,19 +276,16 @@ impl Socket {
     /// Reads what is left of earlier answers: while a dump is under way the kernel begins no other
     /// (EBUSY).
     fn drain(&mut self) {
+        let mut buffer = BUFFER.lock().unwrap_or_else(PoisonError::into_inner);
         // A lost answer is reported once (ENOBUFS), and there may be more behind it.
         let mut failures = 0;
         while failures < ATTEMPTS {
-            match self.receive() {
+            match self.transport.receive(&mut buffer[..]) {
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(_) => failures += 1,
             }
         }
-    }
-
-    fn receive(&mut self) -> io::Result<usize> {
-        self.transport.receive(&mut self.buffer)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Sysctls, by their files: a key with dots can't name an interface that has some.
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use super::KernelError;
@@ -25,7 +25,7 @@ fn path(sysctl: &Sysctl) -> PathBuf {
 /// Whether a sysctl is on.
 pub(super) fn is_on(sysctl: &Sysctl) -> Result<bool, KernelError> {
     let path = path(sysctl);
-    fs::read(&path)
+    read(&path)
         .map(|value| value.first().is_some_and(|&digit| digit != b'0'))
         .map_err(|error| KernelError::system(format!("read {}", path.display()), error))
 }
@@ -52,10 +52,31 @@ fn filters_frames_of(program: &str) -> Result<Option<bool>, KernelError> {
 /// A file of the kernel's that isn't there where what it is about isn't. Whatever else keeps it from
 /// being read says nothing of that.
 pub(super) fn read_if_there(path: &str) -> Result<Option<Vec<u8>>, KernelError> {
-    match fs::read(path) {
+    match read(Path::new(path)) {
         Ok(content) => Ok(Some(content)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(KernelError::system(format!("read {path}"), error)),
+    }
+}
+
+/// Reads a file of the kernel's, most of which are a few bytes long: their size, which they don't tell
+/// beforehand, isn't asked for.
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let mut file = File::open(path)?;
+    let mut content = vec![0; 256];
+    let mut length = 0;
+    loop {
+        match file.read(&mut content[length..]) {
+            Ok(more) => length += more,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        }
+        // They give what there is at once, as far as it fits.
+        if length < content.len() {
+            content.truncate(length);
+            return Ok(content);
+        }
+        content.resize(2 * length, 0);
     }
 }
 
@@ -85,7 +106,7 @@ pub(super) fn write(sysctl: &Sysctl) -> Result<(), KernelError> {
             ("net.ipv6.conf.default.disable_ipv6", source.kind() == io::ErrorKind::NotFound)
         }
     };
-    if absent || fs::read(&path).is_ok_and(|value| value.starts_with(b"1")) {
+    if absent || read(&path).is_ok_and(|value| value.starts_with(b"1")) {
         return Ok(());
     }
     Err(KernelError::Sysctl { name: key(sysctl), beforehand, source })

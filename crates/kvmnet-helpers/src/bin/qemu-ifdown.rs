@@ -1,7 +1,5 @@
 //! Releases a tap from its bridge; installed as `kvmnet-ifdown`.
 
-#![forbid(unsafe_code)]
+#![no_main]
 
-fn main() -> std::process::ExitCode {
-    kvmnet_core::helper::main(kvmnet_core::helper::Verb::Ifdown)
-}
+kvmnet_helpers::program!(Ifdown);

@@ -1,7 +1,5 @@
 //! Makes a tap a port of the administrator's bridge; installed as `kvmnet-ifup`.
 
-#![forbid(unsafe_code)]
+#![no_main]
 
-fn main() -> std::process::ExitCode {
-    kvmnet_core::helper::main(kvmnet_core::helper::Verb::Ifup)
-}
+kvmnet_helpers::program!(Ifup);

@@ -1,7 +1,5 @@
 //! Releases a tap, and takes its network down with the last one; installed as `kvmnet-natdown`.
 
-#![forbid(unsafe_code)]
+#![no_main]
 
-fn main() -> std::process::ExitCode {
-    kvmnet_core::helper::main(kvmnet_core::helper::Verb::Natdown)
-}
+kvmnet_helpers::program!(Natdown);

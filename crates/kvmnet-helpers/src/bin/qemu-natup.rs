@@ -1,7 +1,5 @@
 //! Makes a tap a port of a NAT network; installed as `kvmnet-natup`.
 
-#![forbid(unsafe_code)]
+#![no_main]
 
-fn main() -> std::process::ExitCode {
-    kvmnet_core::helper::main(kvmnet_core::helper::Verb::Natup)
-}
+kvmnet_helpers::program!(Natup);
