@@ -183,6 +183,7 @@ systemd-guest: setup
 	@tests/systemd-guest
 
 test: firewalls managers systemd-guest build
+	@tests/fuzz unpack
 	$(CARGO) test --workspace --locked --target $(TARGET) --no-fail-fast
 
 # Of the same tests those that are campaigns of faults; they run whole, and write their figures to this

@@ -333,7 +333,7 @@ fn play(story: &[Line]) -> Result<(), String> {
 #[test]
 fn the_fake_is_true() {
     let config = ProptestConfig {
-        cases: amount(40, 1000),
+        cases: amount(40, 300),
         max_shrink_iters: 200,
         failure_persistence: Some(Box::new(FileFailurePersistence::WithSource("regressions"))),
         source_file: Some(file!()),
