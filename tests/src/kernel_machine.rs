@@ -31,7 +31,8 @@ pub(crate) fn kernel_machine(
         command.arg("-o").arg(files.join("tests").join(name)).arg(path);
         host.spawn(&mut command).output(PATIENCE).expect("strip");
     }
-    let archive = "set -e; cp -a \"$3\" \"$2/stage\"; tar --owner=0 --group=0 -cf \"$1\" -C \"$2\" .
+    let archive =
+        "set -e; cp -a \"$3\" \"$2/stage\"; tar --owner=0 --group=0 -cf \"$1\" -C \"$2\" .
                    tar -A -f \"$1\" \"$4\"; rm -r \"$2\"";
     let mut command = host.command("sh");
     command.args(["-c", archive, "tar"]).args([&drive, &files]).arg(staged_tree());
