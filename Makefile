@@ -45,7 +45,7 @@ SOURCES    := $(shell find crates -name '*.rs' -o -name Cargo.toml) Cargo.toml C
 
 .DEFAULT_GOAL := build
 .PHONY: help build test demo lint install uninstall clean require-cargo binaries setup firewalls \
-        managers systemd-guest torture deb rpm test-packages
+        managers systemd-guest kernels torture deb rpm test-packages
 
 help:
 	@echo 'make build      build the programs: static, stripped, in $(RELEASE)'
@@ -181,13 +181,17 @@ managers: setup
 systemd-guest: setup
 	@tests/systemd-guest
 
-test: firewalls managers systemd-guest build
+# The kernels of three distribution releases, with their modules, for that root file system.
+kernels: systemd-guest
+	@tests/kernels
+
+test: firewalls managers systemd-guest kernels build
 	$(CARGO) test --workspace --locked --target $(TARGET) --no-fail-fast
 
 # The same tests, but campaigns of faults run whole, and write their figures to this file.
 TORTURE    := $(CURDIR)/target/torture.jsonl
 
-torture: firewalls managers systemd-guest build
+torture: firewalls managers systemd-guest kernels build
 	@rm -f '$(TORTURE)'
 	@KVMNET_TORTURE='$(TORTURE)' $(CARGO) test --workspace --locked --target $(TARGET) --no-fail-fast; passed=$$?; \
 	$(CARGO) run --quiet --locked --target $(TARGET) -p kvmnet-tests --bin torture -- '$(TORTURE)' && exit $$passed
