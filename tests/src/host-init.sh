@@ -88,9 +88,12 @@ if [ "$2" = uplink ]; then
 	link set eno1 up
 	route add default via 10.0.0.1 dev eno1
 	END
-    # Older kernels give a veth its own address of IPv6 a moment after it is up.
-    while [ -e /proc/sys/net/ipv6 ] && [ -z "$(ip -6 address show dev eno1 scope link)" ]; do
+    # Older kernels give a veth its own address of IPv6 a moment after it is up, where they give it one.
+    tries=40
+    while [ -e /proc/sys/net/ipv6 ] && [ $tries -gt 0 ] &&
+        [ -z "$(ip -6 address show dev eno1 scope link)" ]; do
         sleep 0.05
+        tries=$((tries - 1))
     done
 fi
 
