@@ -38,8 +38,9 @@ pub(crate) fn kernel_machine(
     command.args(["-c", archive, "tar"]).args([&drive, &files]).arg(staged_tree());
     command.arg(kernel_image("tools.tar"));
     host.spawn(&mut command).output(PATIENCE).expect("tar");
-    // As the guest with systemd has it, with memory for hosts within the guest.
-    let machine = "-M q35 -cpu qemu64,-cx16 -m 1024 -nic none";
+    // As the guest with systemd has it, with memory for hosts within the guest. Without rdrand 5.10 has no
+    // randomness yet when the first test asks for some, and that waits for it.
+    let machine = "-M q35 -cpu qemu64,-cx16,+rdrand -m 1024 -nic none";
     let mut line: Vec<OsString> = machine.split(' ').map(OsString::from).collect();
     line.extend(["-kernel".into(), kernel_image(&format!("{version}.vmlinuz")).into()]);
     line.extend(["-initrd".into(), kernel_image(&format!("{version}.initrd")).into()]);
