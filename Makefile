@@ -45,7 +45,7 @@ SOURCES    := $(shell find crates -name '*.rs' -o -name Cargo.toml) Cargo.toml C
 
 .DEFAULT_GOAL := build
 .PHONY: help build test demo lint install uninstall clean require-cargo binaries setup firewalls \
-        managers systemd-guest torture fuzz deb rpm test-packages
+        managers systemd-guest kernels torture fuzz deb rpm test-packages
 
 help:
 	@echo 'make build      build the programs: static, stripped, in $(RELEASE)'
@@ -182,7 +182,11 @@ managers: setup
 systemd-guest: setup
 	@tests/systemd-guest
 
-test: firewalls managers systemd-guest build
+# The kernels of three distribution releases, with their modules, for that root file system.
+kernels: systemd-guest
+	@tests/kernels
+
+test: firewalls managers systemd-guest kernels build
 	@tests/fuzz unpack
 	$(CARGO) test --workspace --locked --target $(TARGET) --no-fail-fast
 

@@ -2,9 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::time::Duration;
+
+use serde_json::Value;
 
 use crate::host::Host;
 use crate::normalise::{self, Line, Owner};
+use crate::process::wait_until;
 
 /// The state of a host's network and firewalls, without what changes by itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,15 +21,23 @@ pub struct Foreign {
 const SAVERS: [&str; 4] =
     ["iptables-nft-save", "ip6tables-nft-save", "iptables-legacy-save", "ip6tables-legacy-save"];
 
+/// How long the kernel may still be busy with the last change: a carrier is passed on within a second,
+/// and duplicate address detection takes two.
+const SETTLING: Duration = Duration::from_secs(5);
+
 impl Host {
-    /// Takes a snapshot.
+    /// Takes a snapshot, when the kernel is done with what it does later and by itself.
     #[track_caller]
     #[must_use]
     pub fn foreign(&self) -> Foreign {
         let mut sections = BTreeMap::new();
+        let mut addresses = Vec::new();
+        wait_until(SETTLING, || {
+            addresses = self.json(&["ip", "-json", "address"]);
+            addresses.iter().all(is_settled)
+        });
         let links = self.links();
         sections.insert("ip link".to_owned(), normalise::links(&links));
-        let addresses = self.json(&["ip", "-json", "address"]);
         sections.insert("ip address".to_owned(), normalise::addresses(&addresses));
         for family in ["-4", "-6"] {
             let routes = self.json(&["ip", family, "-json", "route", "show", "table", "all"]);
@@ -45,6 +57,21 @@ impl Host {
         sections.insert("sysctl".to_owned(), normalise::sysctls(&self.ok(settings)));
         Foreign { sections }
     }
+}
+
+/// Whether a link has the addresses and routes that its carrier brings. An address of IPv6 comes when
+/// the carrier is passed on, and its route when nobody else was found to have it.
+fn is_settled(link: &Value) -> bool {
+    let flags = link["flags"].as_array().map_or(&[][..], Vec::as_slice);
+    let is = |flag: &str| flags.iter().any(|found| found == flag);
+    if !is("UP") {
+        return true;
+    }
+    let known = !matches!(link["operstate"].as_str(), Some("DOWN" | "LOWERLAYERDOWN"));
+    let addresses = link["addr_info"].as_array().map_or(&[][..], Vec::as_slice);
+    let asked = |address: &Value| address["tentative"] == true && address["dadfailed"] != true;
+    // Without a carrier nobody can be asked.
+    is("LOWER_UP") == known && !(is("LOWER_UP") && addresses.iter().any(asked))
 }
 
 impl Foreign {
@@ -130,6 +157,8 @@ pub fn assert_same(before: &Foreign, after: &Foreign) {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn state(lines: &[(&str, Owner)]) -> Foreign {
@@ -138,6 +167,20 @@ mod tests {
             .map(|(text, owner)| Line { owner: owner.clone(), text: (*text).to_owned() })
             .collect();
         Foreign { sections: [("sysctl".to_owned(), lines)].into() }
+    }
+
+    #[test]
+    fn what_a_carrier_brings_is_waited_for() {
+        let link = |flags: &[&str], operstate: &str, address: Value| {
+            is_settled(&json!({"flags": flags, "operstate": operstate, "addr_info": [address]}))
+        };
+        let (asked, asks) = (json!({}), json!({"tentative": true}));
+        let up = ["UP", "LOWER_UP"];
+        assert!(link(&up, "UP", asked.clone()) && link(&up, "UNKNOWN", asked.clone()));
+        assert!(!link(&up, "DOWN", asked.clone()) && !link(&up, "UP", asks.clone()));
+        assert!(!link(&["UP", "NO-CARRIER"], "UP", asked.clone()));
+        assert!(link(&["UP", "NO-CARRIER"], "DOWN", asks.clone()) && link(&[], "DOWN", asks));
+        assert!(link(&up, "UP", json!({"tentative": true, "dadfailed": true})));
     }
 
     #[test]

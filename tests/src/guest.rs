@@ -9,9 +9,10 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::host::Host;
+use crate::kernel_machine::{drives, kernel_machine};
 use crate::process::{Output, PATIENCE, Process, exit_code, poll, wait_until};
 use crate::serial::{NoAnswer, Serial};
-use crate::spec::GuestSpec;
+use crate::spec::{GuestSpec, Machine};
 use crate::stage::{guest_image, staged_tree, systemd_image};
 
 /// What the agent says when it is there.
@@ -46,13 +47,16 @@ impl<'host> Guest<'host> {
         fs::create_dir(host.path(&directory)).expect("the host's /dev/shm is writable");
         let agent = Serial::listen(&host.path(directory.join("agent")));
         let monitor = Serial::listen(&host.path(directory.join("monitor")));
-        let machine = match &spec.systemd {
-            None => machine(&initrd(host, &spec, &directory)),
-            Some(before_boot) => systemd_machine(host, before_boot, &directory),
+        let machine = match &spec.machine {
+            Machine::Small => machine(&initrd(host, &spec, &directory)),
+            Machine::Systemd { before_boot } => systemd_machine(host, before_boot, &directory),
+            Machine::Kernel { version, before_boot, tests } => {
+                kernel_machine(host, version, before_boot, tests, &directory)
+            }
         };
         let command_line = command_line(&spec, &directory.display().to_string(), machine);
         let mut command = host.command("qemu-system-x86_64");
-        if spec.systemd.is_some() {
+        if !matches!(spec.machine, Machine::Small) {
             // For what it writes to its disk.
             command.env("TMPDIR", &directory);
         }
@@ -329,12 +333,7 @@ fn systemd_machine(host: &Host, before_boot: &str, directory: &Path) -> Vec<OsSt
     let mut line: Vec<OsString> = machine.split(' ').map(OsString::from).collect();
     line.extend(["-kernel".into(), systemd_image("vmlinuz").into()]);
     line.extend(["-initrd".into(), systemd_image("initrd").into()]);
-    for (file, options) in [(systemd_image("root.img"), "snapshot=on"), (drive, "readonly=on")] {
-        // A comma in a path is doubled.
-        let file = file.display().to_string().replace(',', ",,");
-        let drive = format!("if=virtio,format=raw,file={file},{options}");
-        line.extend(["-drive".into(), drive.into()]);
-    }
+    line.extend(drives(&[(systemd_image("root.img"), "snapshot=on"), (drive, "readonly=on")]));
     line
 }
 

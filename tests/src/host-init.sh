@@ -72,10 +72,11 @@ ip link set lo up
 if [ "$2" = uplink ]; then
     ip netns add outside
     ip link add eno1 type veth peer name lan0 netns outside
-    # Duplicate address detection would leave the addresses in flux for the first two seconds.
-    echo 0 >/proc/sys/net/ipv6/conf/eno1/accept_dad
+    # Duplicate address detection would leave the addresses in flux for the first two seconds. A kernel may
+    # be without IPv6.
+    [ ! -e /proc/sys/net/ipv6 ] || echo 0 >/proc/sys/net/ipv6/conf/eno1/accept_dad
     ip netns exec outside sh -c '
-        echo 0 >/proc/sys/net/ipv6/conf/lan0/accept_dad
+        [ ! -e /proc/sys/net/ipv6 ] || echo 0 >/proc/sys/net/ipv6/conf/lan0/accept_dad
         ip -batch -' <<-END
 	link set lo up
 	address add 203.0.113.1/32 dev lo
@@ -87,6 +88,13 @@ if [ "$2" = uplink ]; then
 	link set eno1 up
 	route add default via 10.0.0.1 dev eno1
 	END
+    # Older kernels give a veth its own address of IPv6 a moment after it is up, where they give it one.
+    tries=40
+    while [ -e /proc/sys/net/ipv6 ] && [ $tries -gt 0 ] &&
+        [ -z "$(ip -6 address show dev eno1 scope link)" ]; do
+        sleep 0.05
+        tries=$((tries - 1))
+    done
 fi
 
 # Another system than the machine's own: what is written there stays here.

@@ -325,7 +325,9 @@ impl Host {
     #[must_use]
     pub fn outside_tcpdump(&self, interface: &str, filter: &str) -> Process {
         let mut command = self.command_in(Some(&self.outside()), "tcpdump");
-        let capture = Process::start(command.args(["-n", "-c1", "-i", interface, filter]));
+        // As root, since a guest's root file system may lack the user that Debian's changes to.
+        let options = ["-n", "-c1", "-Z", "root", "-i", interface, filter];
+        let capture = Process::start(command.args(options));
         let listens = || capture.written().1.contains("listening on");
         assert!(wait_until(PATIENCE, listens), "tcpdump: {}", capture.written().1);
         capture

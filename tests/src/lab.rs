@@ -78,7 +78,7 @@ pub mod ways {
     }
 }
 
-/// A host with firewalls, an administrator's bridge `br1` of MTU 9000 beside the uplink, and two
+/// A host, with firewalls or without, an administrator's bridge `br1` of MTU 9000 beside the uplink, and two
 /// machines for each mode behind taps, which aren't attached yet.
 #[derive(Debug)]
 pub struct Lab {
@@ -95,18 +95,24 @@ impl Default for Lab {
 }
 
 impl Lab {
-    /// Makes it.
+    /// Makes it, with the real firewalls installed.
     #[must_use]
     pub fn new() -> Self {
-        let host = Host::builder().with_firewalls().build();
+        Self::on(Host::builder().with_firewalls().build())
+    }
+
+    /// Makes it of a host that is there.
+    #[must_use]
+    pub fn on(host: Host) -> Self {
         for (name, text) in NETWORKS {
             host.write(format!("/etc/kvmnet/{name}.toml"), text);
         }
         // Duplicate address detection, Docker's bridges' too, would leave addresses in flux.
-        host.ok("echo 0 >/proc/sys/net/ipv6/conf/default/accept_dad");
+        // A kernel may be without IPv6.
+        host.ok("cd /proc/sys/net/ipv6/conf 2>/dev/null || exit 0; echo 0 >default/accept_dad");
         host.ok("ip link add eno2 mtu 9000 type veth peer name far2 mtu 9000 netns outside
              ip link add br1 address 02:00:00:00:00:b1 mtu 9000 type bridge forward_delay 0
-             echo 1 >/proc/sys/net/ipv6/conf/br1/disable_ipv6
+             [ ! -e /proc/sys/net/ipv6 ] || echo 1 >/proc/sys/net/ipv6/conf/br1/disable_ipv6
              ip link set eno2 master br1 up; ip link set br1 up");
         // The way to the guests is there, so that only a firewall keeps it closed.
         host.outside_ok(

@@ -14,6 +14,7 @@ mod flatten;
 mod foreign;
 mod guest;
 mod host;
+mod kernel_machine;
 mod lab;
 mod libvirt;
 mod netns;

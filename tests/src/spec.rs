@@ -4,6 +4,19 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::stage::test_program;
+
+/// What a guest is made of, and what is run before it is ready.
+#[derive(Debug, Clone)]
+pub(crate) enum Machine {
+    /// A kernel and an initrd with busybox.
+    Small,
+    /// The root file system with systemd.
+    Systemd { before_boot: String },
+    /// The same without systemd, on the kernel of that version, with those test programs.
+    Kernel { version: &'static str, before_boot: String, tests: Vec<(String, PathBuf)> },
+}
+
 /// A guest: its addresses, and QEMU's arguments for its network.
 #[derive(Debug, Clone)]
 pub struct GuestSpec {
@@ -12,8 +25,7 @@ pub struct GuestSpec {
     pub(crate) parameters: Vec<String>,
     pub(crate) programs: Vec<PathBuf>,
     pub(crate) limit: Duration,
-    /// What is run before systemd starts, in a guest that has it.
-    pub(crate) systemd: Option<String>,
+    pub(crate) machine: Machine,
     cards: usize,
 }
 
@@ -28,7 +40,7 @@ impl GuestSpec {
             programs: Vec::new(),
             // A boot takes three seconds alone, several times that among others.
             limit: Duration::from_secs(90),
-            systemd: None,
+            machine: Machine::Small,
             cards: 0,
         }
     }
@@ -38,14 +50,38 @@ impl GuestSpec {
     #[must_use]
     pub fn with_systemd(name: &str) -> Self {
         // A boot takes a quarter of a minute alone, and four times that on a machine that is busy.
-        Self { systemd: Some(String::new()), ..Self::new(name).limit(Duration::from_secs(300)) }
+        let machine = Machine::Systemd { before_boot: String::new() };
+        Self { machine, ..Self::new(name).limit(Duration::from_secs(300)) }
     }
 
-    /// Runs a shell script before systemd starts, as if it had been run before the last reboot.
+    /// A guest that is a host with the kernel of that version, one of `tests/kernels`, which loads its
+    /// modules as they are asked for. kvmnet is installed in it; no service runs, and udev neither.
+    #[must_use]
+    pub fn on_kernel(name: &str, version: &'static str) -> Self {
+        let machine = Machine::Kernel { version, before_boot: String::new(), tests: Vec::new() };
+        Self { machine, ..Self::new(name).limit(Duration::from_secs(300)) }
+    }
+
+    /// Runs a shell script before the guest is ready, in one with systemd before that starts, as if it
+    /// had been run before the last reboot.
     #[must_use]
     pub fn before_boot(mut self, script: &str) -> Self {
-        let scripts = self.systemd.as_mut().expect("the guest is one with systemd");
+        let scripts = match &mut self.machine {
+            Machine::Small => panic!("the guest has nothing to run it with"),
+            Machine::Systemd { before_boot } | Machine::Kernel { before_boot, .. } => before_boot,
+        };
         *scripts += &format!("{script}\n");
+        self
+    }
+
+    /// Brings a program of this crate's tests: `modes` is `/tests/modes` in a guest made by
+    /// [`GuestSpec::on_kernel`].
+    #[must_use]
+    pub fn test_program(mut self, name: &str) -> Self {
+        let Machine::Kernel { tests, .. } = &mut self.machine else {
+            panic!("the guest is one of those with a kernel of its own")
+        };
+        tests.push((name.to_owned(), test_program(name)));
         self
     }
 
@@ -107,6 +143,13 @@ impl GuestSpec {
     #[must_use]
     pub fn parameter(mut self, name: &str, value: &str) -> Self {
         self.parameters.push(format!("kvmnet.{name}={value}"));
+        self
+    }
+
+    /// A parameter of the kernel's own.
+    #[must_use]
+    pub fn kernel_parameter(mut self, parameter: &str) -> Self {
+        self.parameters.push(parameter.to_owned());
         self
     }
 

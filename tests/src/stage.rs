@@ -1,6 +1,7 @@
 //! Where things are: the staged tree, the guest's image; and the one thing all tests need.
 
 use std::env;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The helpers as they are installed in `/usr/libexec`.
@@ -67,6 +68,35 @@ pub(crate) fn systemd_image(file: &str) -> PathBuf {
     let path = directory.join(file);
     assert!(path.exists(), "{} is missing: run `tests/systemd-guest`", path.display());
     path.canonicalize().expect("a file that exists has a canonical path")
+}
+
+/// A file of the kernels, which `tests/kernels` gets.
+pub(crate) fn kernel_image(file: &str) -> PathBuf {
+    let directory = env::var_os("KVMNET_KERNELS_DIR")
+        .map_or_else(|| repository().join("target/kernels"), PathBuf::from);
+    // The stamp says that all of it is there.
+    for file in ["stamp", file] {
+        let path = directory.join(file);
+        assert!(path.exists(), "{} is missing: run `tests/kernels`", path.display());
+    }
+    directory.join(file).canonicalize().expect("a file that exists has a canonical path")
+}
+
+/// A program of this crate's tests, as cargo has built it last beside the one that runs: `modes-HASH`.
+pub(crate) fn test_program(name: &str) -> PathBuf {
+    let own = env::current_exe().expect("a program knows its path");
+    let directory = own.parent().expect("a program is in a directory");
+    let is_it = |path: &PathBuf| {
+        let file = path.file_name().unwrap_or_default().to_string_lossy();
+        let hash = file.strip_prefix(name).and_then(|rest| rest.strip_prefix('-'));
+        hash.is_some_and(|hash| hash.bytes().all(|byte| byte.is_ascii_hexdigit()))
+    };
+    let files = fs::read_dir(directory).expect("a program's directory can be read");
+    let candidates = files.filter_map(|file| Some(file.ok()?.path())).filter(is_it);
+    let built = |path: &PathBuf| path.metadata().and_then(|about| about.modified()).ok();
+    candidates.max_by_key(built).unwrap_or_else(|| {
+        panic!("{name} isn't built: run `cargo test -p kvmnet-tests --test {name} --no-run`")
+    })
 }
 
 /// A tree of packages, which `tests/NAME` fills.

@@ -121,7 +121,7 @@ impl FakeHost {
             .as_ref()
             .and_then(|link| link.master)
             .and_then(|master| self.links.get(&master))
-            .map(|master| master.name.clone());
+            .cloned();
         TapView { link, master }
     }
 

@@ -196,6 +196,12 @@ impl Iptables {
                 Err(_) => {}
             }
         }
+        let by_nft = chosen.iter().find(|program| program.variant == Variant::Nft);
+        if let Some(program) = by_nft {
+            if !self.system.has_nftables()? {
+                return Err(program.without_nf_tables());
+            }
+        }
         self.look = Look::at_chains(&mut self.system, true)?;
         let filter = |program: &Program| {
             let listing = self.look.listing(program, FILTER).cloned().unwrap_or_default();

@@ -115,6 +115,18 @@ impl Program {
         Ok(Self { family, variant, list, restore })
     }
 
+    /// Why it can't be of use on a kernel without nf_tables. Its own words for that are of generations and
+    /// of invalid arguments.
+    #[must_use]
+    pub fn without_nf_tables(&self) -> KernelError {
+        let name = self.family.program();
+        let problem = format!(
+            "is the variant for nf_tables, which this kernel lacks; load it: modprobe nf_tables, or use \
+             the other variant: update-alternatives --set {name} /usr/sbin/{name}-legacy"
+        );
+        failed("work on the rules".to_owned(), &self.list, problem)
+    }
+
     /// What a table holds.
     ///
     /// # Errors

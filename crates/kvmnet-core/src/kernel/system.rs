@@ -75,7 +75,7 @@ impl System {
 
     fn tap_view(&mut self, link: Option<Link>) -> Result<TapView, KernelError> {
         let master = self.link_at(link.as_ref().and_then(|link| link.master))?;
-        Ok(TapView { link, master: master.map(|master| master.name) })
+        Ok(TapView { link, master })
     }
 
     fn default_route_bridge(&mut self) -> Result<Option<Link>, KernelError> {

@@ -11,8 +11,8 @@ use super::{FilterView, Firewall, InterfaceName, Link, ManagedNetwork, Mode, Tab
 pub struct TapView {
     /// The interface that the given name led to.
     pub link: Option<Link>,
-    /// The name of its master, where it has one.
-    pub master: Option<String>,
+    /// Its master, where it has one.
+    pub master: Option<Link>,
 }
 
 /// A route of the host that lies in a network's subnet, host addresses included.

@@ -4,7 +4,7 @@ use ipnet::Ipv4Net;
 use thiserror::Error;
 
 use crate::config::default_name;
-use crate::model::{InterfaceName, Mode, NetworkName, Route};
+use crate::model::{InterfaceName, Link, LinkKind, Mode, NetworkName, Route};
 
 /// A run that was refused; nothing was changed.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -34,12 +34,14 @@ pub enum Refusal {
         kind: String,
     },
     /// A port of another bridge.
-    #[error("{tap}: is a port of {master} already; release it first: ip link set {tap} nomaster")]
+    #[error("{tap}: is a port of {master} already; release it first: {release}")]
     PortOfAnother {
         /// The tap.
         tap: InterfaceName,
         /// What it is a port of.
         master: String,
+        /// The command that releases it.
+        release: String,
     },
     /// The bridge's name is taken by something else.
     #[error("{name}: is not a bridge but {kind}; rename it, so that a bridge can have this name")]
@@ -214,15 +216,24 @@ pub enum Refusal {
         master: String,
     },
     /// The tap's master is a bond, a VRF or the like.
-    #[error(
-        "{tap}: its master {master} is not a bridge; release it first: ip link set {tap} nomaster"
-    )]
+    #[error("{tap}: its master {master} is not a bridge; release it first: {release}")]
     MasterNotABridge {
         /// The tap.
         tap: InterfaceName,
         /// What it is a port of.
         master: String,
+        /// The command that releases it.
+        release: String,
     },
+}
+
+/// The command by which a tap gets off what it is a port of. The kernel lets nobody but Open vSwitch take a
+/// port from a datapath.
+pub(super) fn release_from(master: Option<&Link>, tap: &InterfaceName) -> String {
+    match master.map(|master| &master.kind) {
+        Some(LinkKind::Other(kind)) if kind == "openvswitch" => format!("ovs-vsctl del-port {tap}"),
+        _ => format!("ip link set {tap} nomaster"),
+    }
 }
 
 /// Left to itself kvmnet-ifup takes the bridge where kvmnet-natup builds the default network. Of a

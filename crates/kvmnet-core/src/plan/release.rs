@@ -2,6 +2,7 @@
 
 use ipnet::Ipv4Net;
 
+use super::refusal::release_from;
 use super::tap::require_tap;
 use super::{Refusal, accepts, zone};
 use crate::model::{
@@ -109,14 +110,13 @@ fn require_releasable<'a>(
     scope: ReleaseScope<'_>,
     known: &[NetworkName],
 ) -> Result<&'a BridgeView, Refusal> {
-    let bridge = view
-        .bridges
-        .iter()
-        .find(|bridge| bridge.link.index == master)
+    let found = view.bridges.iter().find(|bridge| bridge.link.index == master);
+    let bridge = found
         .filter(|bridge| matches!(bridge.link.kind, LinkKind::Bridge { .. }))
         .ok_or_else(|| Refusal::MasterNotABridge {
             tap: tap.clone(),
             master: name_of(view, master),
+            release: release_from(found.map(|bridge| &bridge.link), tap),
         })?;
     let releasable = match scope {
         ReleaseScope::AnyBridge => true,

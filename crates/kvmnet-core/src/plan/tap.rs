@@ -1,6 +1,8 @@
 //! What a tap must be, and how it becomes a port.
 
 use super::Refusal;
+use super::refusal::release_from;
+
 use crate::model::{ALL_GROUPS, InterfaceName, Link, LinkChange, LinkKind, Mac, TapView};
 
 /// The bridge a tap is to become a port of.
@@ -49,7 +51,11 @@ pub(super) fn attach(
         Some(master) if master != target.index => {
             return Err(Refusal::PortOfAnother {
                 tap: name.clone(),
-                master: view.master.clone().unwrap_or_else(|| format!("index {master}")),
+                master: view
+                    .master
+                    .as_ref()
+                    .map_or_else(|| format!("index {master}"), |master| master.name.clone()),
+                release: release_from(view.master.as_ref(), name),
             });
         }
         Some(_) if tap.up && !forward_groups => return Ok(None),

@@ -258,6 +258,11 @@ fn refusals() {
         plan(&view),
         "vnet0: is a port of br1 already; release it first: ip link set vnet0 nomaster",
     );
+    view.tap.master.as_mut().unwrap().kind = LinkKind::Other("openvswitch".to_owned());
+    assert_refused(
+        plan(&view),
+        "vnet0: is a port of br1 already; release it first: ovs-vsctl del-port vnet0",
+    );
     // It can't be a port of a bridge that is yet to be made either.
     view.bridge = None;
     assert!(matches!(plan(&view), Err(Refusal::PortOfAnother { .. })));

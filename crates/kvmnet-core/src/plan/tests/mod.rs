@@ -57,7 +57,7 @@ fn port_of(bridge: &Link) -> TapView {
         link.forwarded_groups = crate::model::ALL_GROUPS;
         link.up = true;
     }
-    view.master = Some(bridge.name.clone());
+    view.master = Some(bridge.clone());
     view
 }
 

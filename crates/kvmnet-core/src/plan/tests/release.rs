@@ -258,6 +258,10 @@ fn refusals() {
     let wanted = "vnet0: its master bond0 is not a bridge; release it first: ip link set vnet0 \
                   nomaster";
     assert_refused(ifdown(&view), wanted);
+    view.bridges[0].link.kind = LinkKind::Other("openvswitch".to_owned());
+    let wanted =
+        "vnet0: its master bond0 is not a bridge; release it first: ovs-vsctl del-port vnet0";
+    assert_refused(ifdown(&view), wanted);
     view.bridges.clear();
     let wanted = "vnet0: its master index 5 is not a bridge; release it first: ip link set vnet0 \
                   nomaster";
