@@ -45,13 +45,14 @@ SOURCES    := $(shell find crates -name '*.rs' -o -name Cargo.toml) Cargo.toml C
 
 .DEFAULT_GOAL := build
 .PHONY: help build test demo lint install uninstall clean require-cargo binaries setup firewalls \
-        managers systemd-guest torture deb rpm test-packages
+        managers peers systemd-guest torture bench deb rpm test-packages
 
 help:
 	@echo 'make build      build the programs: static, stripped, in $(RELEASE)'
 	@echo 'make demo       two real guests on the default NAT network, in namespaces of their own'
 	@echo 'make test       the whole test suite (as root)'
 	@echo 'make torture    all faults instead of some, for an hour or so, and a table of what became of them'
+	@echo 'make bench      kvmnet, its floor and what others have, measured side by side (as root)'
 	@echo 'make deb        build a package for Debian and Ubuntu, in target/packages'
 	@echo 'make rpm        build one for Fedora, EL and openSUSE, in target/packages'
 	@echo 'make test-packages  build both, and try them in roots of their own (as root)'
@@ -177,6 +178,10 @@ firewalls: setup
 managers: setup
 	@tests/managers
 
+# What others have for the same purpose: the same.
+peers: setup
+	@tests/peers
+
 # A root file system with systemd and the firewalls as services, which QEMU boots.
 systemd-guest: setup
 	@tests/systemd-guest
@@ -191,6 +196,12 @@ torture: firewalls managers systemd-guest build
 	@rm -f '$(TORTURE)'
 	@KVMNET_TORTURE='$(TORTURE)' $(CARGO) test --workspace --locked --target $(TARGET) --no-fail-fast; passed=$$?; \
 	$(CARGO) run --quiet --locked --target $(TARGET) -p kvmnet-tests --bin torture -- '$(TORTURE)' && exit $$passed
+
+# Side by side in one run: a table, target/bench/bench.json, and plots beside it. What measures needn't
+# be quick.
+bench: peers build
+	@$(CARGO) build --quiet --release --locked --target $(TARGET) -p kvmnet-floor
+	@$(CARGO) run --quiet --locked --target $(TARGET) -p kvmnet-bench -- '$(RELEASE)/floor'
 
 lint: require-cargo
 	$(CARGO) fmt --all --check

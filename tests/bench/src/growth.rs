@@ -16,6 +16,8 @@ use crate::run;
 use crate::world::{PRIVATE, World};
 
 const WARM_UP: usize = 1;
+/// The link group of what there is a thousand of.
+const GROUP: u32 = 7;
 
 type Starter = fn(Verb, &str) -> Command;
 const KVMNET: (&str, Starter) = ("kvmnet, nftables", Kvmnet::run);
@@ -25,7 +27,8 @@ const FLOOR: (&str, Starter) = ("the floor", Floor::run);
 struct Axis {
     what: &'static str,
     numbers: [u32; 3],
-    prepare: fn(u32) -> io::Result<()>,
+    /// What it returns stays for as long as is measured.
+    prepare: fn(u32) -> io::Result<Vec<Tap>>,
     programs: &'static [(&'static str, Starter)],
     /// Whether the bridge stands before the first guest comes.
     on_standing_bridge: bool,
@@ -80,7 +83,13 @@ pub fn measure(base: &World, rounds: usize) -> io::Result<Vec<Growth>> {
             base.enter()?;
             let _world = World::new()?;
             (axis.prepare)(number)
-                .and_then(|()| measure_at(axis, number, rounds, &mut lines))
+                .and_then(|taps| {
+                    measure_at(axis, number, rounds, &mut lines)?;
+                    // At once, which closing one after the other isn't.
+                    run::sh(&format!("ip link delete group {GROUP} 2>/dev/null || :"))?;
+                    drop(taps);
+                    Ok(())
+                })
                 .map_err(|error| io::Error::other(format!("{number} {}: {error}", axis.what)))?;
             base.enter()?;
         }
@@ -170,7 +179,7 @@ fn at_once(number: u32, rounds: usize, lines: &mut Lines) -> io::Result<()> {
 }
 
 /// Half of them where kvmnet has to look, in the way of what is forwarded, half elsewhere.
-fn nftables_rules(count: u32) -> io::Result<()> {
+fn nftables_rules(count: u32) -> io::Result<Vec<Tap>> {
     let mut rules = String::from(
         "table inet others {\nchain forward { type filter hook forward priority 0; }\n\
          chain input { type filter hook input priority 0; }\n}\n",
@@ -182,10 +191,11 @@ fn nftables_rules(count: u32) -> io::Result<()> {
     }
     let file = format!("{PRIVATE}/rules");
     fs::write(&file, rules)?;
-    run::sh(&format!("nft -f {file}"))
+    run::sh(&format!("nft -f {file}"))?;
+    Ok(Vec::new())
 }
 
-fn legacy_rules(count: u32) -> io::Result<()> {
+fn legacy_rules(count: u32) -> io::Result<Vec<Tap>> {
     let mut rules = String::from("*filter\n:INPUT ACCEPT\n:FORWARD ACCEPT\n:OUTPUT ACCEPT\n");
     for n in 0..count {
         let chain = ["FORWARD", "INPUT"][n as usize % 2];
@@ -195,7 +205,8 @@ fn legacy_rules(count: u32) -> io::Result<()> {
     rules.push_str("COMMIT\n");
     let file = format!("{PRIVATE}/rules");
     fs::write(&file, rules)?;
-    run::sh(&format!("iptables-legacy-restore <{file}"))
+    run::sh(&format!("iptables-legacy-restore <{file}"))?;
+    Ok(Vec::new())
 }
 
 /// Of a network for documentation's sake: no guest has one.
@@ -203,15 +214,28 @@ fn address(n: u32) -> String {
     format!("198.18.{}.{}", n / 250, n % 250 + 1)
 }
 
-/// The network is up already, with as many ports.
-fn ports(count: u32) -> io::Result<()> {
-    run::sh("ip tuntap add base mode tap")?;
-    run::untimed(&mut Kvmnet::run(Verb::First, "base"))?;
-    batch((1..count).map(|n| format!("link add p{n} addrgenmode none master br0 up type dummy")))
+/// The network is up already, with as many guests.
+fn ports(count: u32) -> io::Result<Vec<Tap>> {
+    let names: Vec<_> = (0..count).map(|n| format!("p{n}")).collect();
+    let taps = names.iter().map(|name| Tap::here(name)).collect();
+    run::untimed(&mut Kvmnet::run(Verb::First, &names[0]))?;
+    batch(
+        names
+            .iter()
+            .map(|name| format!("link set {name} group {GROUP} addrgenmode none master br0 up")),
+    )?;
+    Ok(taps)
 }
 
-fn links(count: u32) -> io::Result<()> {
-    batch((0..count).map(|n| format!("link add p{n} addrgenmode none up type dummy")))
+/// Taps that nobody holds open: not every kernel has dummy links, but each that runs guests has these.
+fn links(count: u32) -> io::Result<Vec<Tap>> {
+    batch((0..count).flat_map(|n| {
+        [
+            format!("tuntap add p{n} mode tap"),
+            format!("link set p{n} group {GROUP} addrgenmode none up"),
+        ]
+    }))?;
+    Ok(Vec::new())
 }
 
 fn batch(lines: impl Iterator<Item = String>) -> io::Result<()> {
@@ -220,10 +244,10 @@ fn batch(lines: impl Iterator<Item = String>) -> io::Result<()> {
     run::sh(&format!("ip -batch {file}"))
 }
 
-fn files(count: u32) -> io::Result<()> {
+fn files(count: u32) -> io::Result<Vec<Tap>> {
     for n in 0..count {
         let text = format!("address = \"172.20.{n}.1/24\"\ntaps = [\"vm{n}-*\"]\n");
         fs::write(format!("/etc/kvmnet/net{n}.toml"), text)?;
     }
-    Ok(())
+    Ok(Vec::new())
 }

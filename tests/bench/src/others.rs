@@ -16,7 +16,7 @@ const CNI: &str = "/usr/lib/cni";
 const NETAVARK: &str = "/usr/lib/podman/netavark";
 const LIBVIRTD: &str = "/usr/sbin/libvirtd";
 /// How long libvirtd may take to answer.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(15);
 
 fn require(program: &str, package: &str) -> io::Result<()> {
     if Path::new(program).exists() {
@@ -171,6 +171,13 @@ impl Program for Libvirt {
         run::sh(
             "mkdir -p /etc/libvirt /run/libvirt /var/lib/libvirt /var/log/libvirt /var/cache/libvirt",
         )?;
+        // Its own user, whom its package would have made.
+        run::sh(
+            "grep -q ^libvirt-qemu: /etc/passwd || {
+                echo libvirt-qemu:x:64055:64055::/var/lib/libvirt:/usr/sbin/nologin >>/etc/passwd
+                echo libvirt-qemu:x:64055: >>/etc/group
+            }",
+        )?;
         let network = "<network><name>bench</name><forward mode='nat'/>\
              <bridge name='br0' stp='off' delay='0'/><dns enable='no'/>\
              <ip address='192.168.100.1' netmask='255.255.255.0'/></network>";
@@ -186,7 +193,9 @@ impl Program for Libvirt {
         let end = Instant::now() + PATIENCE;
         while let Err(error) = run::untimed(&mut Self::virsh(&["net-list"])) {
             if Instant::now() > end {
-                return Err(error);
+                let log = fs::read_to_string(format!("{PRIVATE}/libvirtd")).unwrap_or_default();
+                let last = log.lines().next_back().unwrap_or_default();
+                return Err(io::Error::other(format!("{error}; libvirtd: {last}")));
             }
             thread::sleep(Duration::from_millis(100));
         }

@@ -146,7 +146,9 @@ impl Program for Kvmnet {
 
     fn set_up(&mut self) -> io::Result<()> {
         if self.iptables {
-            fs::write("/etc/kvmnet/default.toml", "firewall = \"iptables\"\n")?;
+            let network = "bridge = \"br0\"\naddress = \"192.168.100.1/24\"\n";
+            let text = format!("{network}firewall = \"iptables\"\n");
+            fs::write("/etc/kvmnet/default.toml", text)?;
         }
         Ok(())
     }

@@ -40,6 +40,7 @@ pub fn measure(base: &World, rounds: usize) -> io::Result<(Vec<Found>, BTreeMap<
         match ready {
             Ok(contender) => contenders.push(contender),
             Err(why) => {
+                eprintln!("bench: {name} can't be measured: {why}");
                 left_out.insert(name.to_owned(), why.to_string());
             }
         }
