@@ -130,7 +130,7 @@ install-files:
 	$(INSTALL) -m 644 packaging/examples/*.toml.example '$(DESTDIR)$(SYSCONFDIR)/kvmnet/'
 	$(INSTALL) -d '$(DESTDIR)$(DOCDIR)/docs'
 	$(INSTALL) -m 644 README.md CHANGELOG.md LICENSE '$(DESTDIR)$(DOCDIR)/'
-	$(INSTALL) -m 644 docs/*.md '$(DESTDIR)$(DOCDIR)/docs/'
+	$(INSTALL) -m 644 docs/*.md docs/*.svg '$(DESTDIR)$(DOCDIR)/docs/'
 	$(INSTALL) -m 644 $(RELEASE)/third-party.txt $(wildcard $(RELEASE)/rust-library.html) '$(DESTDIR)$(DOCDIR)/'
 	for unit in $(UNITS); do \
 	    sed 's|@BINDIR@|$(BINDIR)|' packaging/systemd/$$unit >'$(DESTDIR)$(UNITDIR)'/$$unit && \
