@@ -2,6 +2,8 @@
 //!
 //! The first process makes a private host, and runs itself in there (`bench inside`), where each program
 //! gets networks of its own. Times are taken around spawn and wait of the program itself.
+//!
+//! `KVMNET_BENCH_DIR`: where results and plots go (default: target/bench in the repository).
 
 mod figures;
 mod growth;
@@ -81,7 +83,8 @@ fn outside(floor: &Path, rounds: &str) -> Result<(), Box<dyn Error>> {
     drop(host);
 
     print!("{}", table::text(&results));
-    let directory = repository.join("target/bench");
+    let directory = std::env::var_os("KVMNET_BENCH_DIR")
+        .map_or_else(|| repository.join("target/bench"), PathBuf::from);
     fs::create_dir_all(&directory)?;
     fs::write(directory.join("bench.json"), serde_json::to_vec_pretty(&results)?)?;
     plot::side_by_side(&results, &directory.join("side-by-side.svg"))?;

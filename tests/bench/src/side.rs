@@ -46,14 +46,24 @@ pub fn measure(base: &World, rounds: usize) -> io::Result<(Vec<Found>, BTreeMap<
         }
     }
     for round in 0..WARM_UP + rounds {
-        for contender in &mut contenders {
+        let mut failed = None;
+        for (n, contender) in contenders.iter_mut().enumerate() {
             if contender.program.is_slow() && round >= WARM_UP + SLOW_ROUNDS.min(rounds) {
                 continue;
             }
-            contender.round(&mut Contender::timed)?;
+            if let Err(why) = contender.round(&mut Contender::timed) {
+                failed = Some((n, why));
+                break;
+            }
             if round + 1 == WARM_UP {
                 contender.samples.clear();
             }
+        }
+        // One that fails once is out, and the others go on without it.
+        if let Some((n, why)) = failed {
+            let name = contenders.remove(n).program.name();
+            eprintln!("bench: {name} failed in round {round}: {why}");
+            left_out.insert(name.to_owned(), why.to_string());
         }
     }
     base.enter()?;
