@@ -45,7 +45,7 @@ SOURCES    := $(shell find crates -name '*.rs' -o -name Cargo.toml) Cargo.toml C
 
 .DEFAULT_GOAL := build
 .PHONY: help build test demo lint install uninstall clean require-cargo binaries setup firewalls \
-        managers systemd-guest kernels torture fuzz deb rpm test-packages
+        managers peers systemd-guest kernels torture fuzz bench deb rpm test-packages
 
 help:
 	@echo 'make build      build the programs: static, stripped, in $(RELEASE)'
@@ -53,6 +53,7 @@ help:
 	@echo 'make test       the whole test suite (as root)'
 	@echo 'make torture    all faults instead of some, for an hour or so, and a table of what became of them'
 	@echo 'make fuzz       fuzzes what reads files, arguments and answers, a minute each'
+	@echo 'make bench      kvmnet, its floor and what others have, measured side by side (as root)'
 	@echo 'make deb        build a package for Debian and Ubuntu, in target/packages'
 	@echo 'make rpm        build one for Fedora, EL and openSUSE, in target/packages'
 	@echo 'make test-packages  build both, and try them in roots of their own (as root)'
@@ -130,7 +131,7 @@ install-files:
 	$(INSTALL) -m 644 packaging/examples/*.toml.example '$(DESTDIR)$(SYSCONFDIR)/kvmnet/'
 	$(INSTALL) -d '$(DESTDIR)$(DOCDIR)/docs'
 	$(INSTALL) -m 644 README.md CHANGELOG.md LICENSE '$(DESTDIR)$(DOCDIR)/'
-	$(INSTALL) -m 644 docs/*.md '$(DESTDIR)$(DOCDIR)/docs/'
+	$(INSTALL) -m 644 docs/*.md docs/*.svg '$(DESTDIR)$(DOCDIR)/docs/'
 	$(INSTALL) -m 644 $(RELEASE)/third-party.txt $(wildcard $(RELEASE)/rust-library.html) '$(DESTDIR)$(DOCDIR)/'
 	for unit in $(UNITS); do \
 	    sed 's|@BINDIR@|$(BINDIR)|' packaging/systemd/$$unit >'$(DESTDIR)$(UNITDIR)'/$$unit && \
@@ -178,6 +179,10 @@ firewalls: setup
 managers: setup
 	@tests/managers
 
+# What others have for the same purpose: the same.
+peers: setup
+	@tests/peers
+
 # A root file system with systemd and the firewalls as services, which QEMU boots.
 systemd-guest: setup
 	@tests/systemd-guest
@@ -206,6 +211,12 @@ torture: systemd-guest build
 
 fuzz: setup require-cargo
 	@tests/fuzz $(FUZZ_SECONDS)
+
+# Side by side in one run: a table, target/bench/bench.json, and plots beside it. What measures needn't
+# be quick.
+bench: peers build
+	@$(CARGO) build --quiet --release --locked --target $(TARGET) -p kvmnet-floor
+	@$(CARGO) run --quiet --locked --target $(TARGET) -p kvmnet-bench -- '$(RELEASE)/floor'
 
 lint: require-cargo
 	$(CARGO) fmt --all --check

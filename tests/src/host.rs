@@ -78,6 +78,14 @@ impl Builder {
         self
     }
 
+    /// With what others have for the same purpose installed: the plugins of CNI, netavark and libvirt's
+    /// networks. None of them runs.
+    #[must_use]
+    pub fn with_peers(mut self) -> Self {
+        self.packages = Some("peers");
+        self
+    }
+
     /// In a root file system of the distribution's, as one that was just installed: without kvmnet,
     /// and without QEMU. The packages that were built and the guest's image are seen in it.
     #[must_use]

@@ -57,6 +57,7 @@ documents! {
     nat: "docs/nat.md",
     networks: "docs/networks.md",
     nftables: "docs/nftables.md",
+    performance: "docs/performance.md",
     reliability: "docs/reliability.md",
     routed: "docs/routed.md",
     systemd: "docs/systemd.md",

@@ -9,7 +9,7 @@ mod text;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const DOCUMENTS: [&str; 22] = [
+const DOCUMENTS: [&str; 23] = [
     "README.md",
     "CHANGELOG.md",
     "docs/adopt.md",
@@ -29,6 +29,7 @@ const DOCUMENTS: [&str; 22] = [
     "docs/systemd.md",
     "docs/libvirt.md",
     "docs/host-bridge.md",
+    "docs/performance.md",
     "docs/reliability.md",
     "docs/troubleshooting.md",
     "docs/from-scripts.md",

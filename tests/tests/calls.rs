@@ -1,0 +1,88 @@
+//! What a verb asks of the kernel, held by a limit: its system calls, and no child process. Times would
+//! depend on the machine; these don't.
+
+use kvmnet_tests::Host;
+
+/// What one verb may cost.
+struct Limit {
+    verb: &'static str,
+    tap: &'static str,
+    /// Of kvmnet, with the default firewall.
+    system_calls: usize,
+    /// Of the floor (docs/performance.md), to compare.
+    floor: usize,
+}
+
+const fn limit(verb: &'static str, tap: &'static str, system_calls: usize, floor: usize) -> Limit {
+    Limit { verb, tap, system_calls, floor }
+}
+
+/// A few more than today, since what the C library does at a start depends on its version.
+const NAT: [Limit; 4] = [
+    limit("natup", "vnet0", 117, 32),
+    limit("natup", "vnet1", 107, 27),
+    limit("natdown", "vnet1", 101, 25),
+    limit("natdown", "vnet0", 111, 30),
+];
+const BRIDGED: [Limit; 2] = [limit("ifup", "vnet0", 101, 21), limit("ifdown", "vnet0", 97, 20)];
+
+/// Each verb in turn stays within its limit.
+fn hold(host: &Host, limits: &[Limit]) {
+    let _taps = ["vnet0", "vnet1"].map(|tap| host.tap(tap));
+    for Limit { verb, tap, system_calls, floor } in limits {
+        let program = format!("/usr/libexec/kvmnet-{verb}");
+        let (output, trace) = host.strace(&["-f"], &[&program, tap]);
+        assert!(output.success(), "{verb} {tap}: {output:?}");
+        let (calls, processes) = count(&trace);
+        assert_eq!(processes, 1, "{verb} {tap} starts other programs:\n{trace}");
+        assert!(
+            calls <= *system_calls,
+            "{verb} {tap}: {calls} system calls, at most {system_calls} (the floor: {floor}):\n{trace}"
+        );
+        // A limit that is far off holds nothing.
+        assert!(calls + 20 > *system_calls, "{verb} {tap}: only {calls}, of {system_calls}");
+    }
+}
+
+/// The system calls in a trace of `strace -f`, and the processes (and threads) that made them. A call that
+/// the kernel restarts by itself counts once, and the exec that strace does for the program not at all; nor do
+/// those for each connection that is tracked, of which it depends on time how many there are.
+fn count(trace: &str) -> (usize, usize) {
+    let lines = trace.lines().filter_map(|line| line.split_once(' '));
+    let mut pids: Vec<&str> = lines.clone().map(|(pid, _)| pid).collect();
+    pids.sort_unstable();
+    pids.dedup();
+    let is_call = |call: &str| {
+        let other = ["<...", "+++", "---", "restart_syscall("];
+        let is_other = other.iter().any(|start| call.starts_with(start));
+        !is_other && !call.ends_with("(To be restarted)") && !call.contains("IPCTNL_MSG_CT_DELETE")
+    };
+    let calls = lines.filter(|(_, call)| is_call(call.trim_start())).count();
+    (calls - 1, pids.len())
+}
+
+#[test]
+fn nat() {
+    hold(&Host::new(), &NAT);
+}
+
+#[test]
+fn bridged() {
+    let host = Host::new();
+    host.ok("ip link add br0 type bridge && ip link set br0 up");
+    hold(&host, &BRIDGED);
+}
+
+#[test]
+fn calls_are_counted() {
+    let trace = "10 execve(\"/a\", [\"a\"]) = 0\n\
+                 10 write(3, \"1\", 1) = ? ERESTARTNOINTR (To be restarted)\n\
+                 10 write(3, \"1\", 1) = 1\n\
+                 10 vfork( <unfinished ...>\n\
+                 11  getpid() = 11\n\
+                 11 +++ exited with 0 +++\n\
+                 10 <... vfork resumed>) = 11\n\
+                 10 --- SIGCHLD {si_signo=SIGCHLD} ---\n\
+                 10 exit_group(0) = ?\n";
+    assert_eq!(count(trace), (4, 2));
+}
