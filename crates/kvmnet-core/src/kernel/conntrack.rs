@@ -52,9 +52,6 @@ pub(super) struct Connection {
 /// Deletes the IPv4 connections that somebody in one of these subnets opened or was sent, also by
 /// another address (masquerade, port forwards). Of a single address the kernel finds them itself.
 pub(super) fn forget(socket: &mut Socket, subnets: &[Ipv4Net]) -> Result<(), KernelError> {
-    if !is_in_use()? {
-        return Ok(());
-    }
     for &subnet in subnets {
         let what = format!("forget the connections of {subnet}");
         let filters: &[Option<u16>] = match subnet.prefix_len() {

@@ -48,6 +48,14 @@ impl System {
         Ok(ReleaseView { tables, bridges, filters, tap, guest })
     }
 
+    /// Whether any connection is tracked; a run asks once.
+    pub(super) fn tracks_connections(&mut self) -> Result<bool, KernelError> {
+        match self.tracks_connections {
+            Some(known) => Ok(known),
+            None => Ok(*self.tracks_connections.insert(conntrack::is_in_use()?)),
+        }
+    }
+
     /// Where connections are tracked: the addresses of networks that nobody uses any more, and, of
     /// one that goes on, those of the guest that leaves it.
     fn connected(
@@ -58,7 +66,6 @@ impl System {
     ) -> Result<Vec<Ipv4Addr>, KernelError> {
         let index = leaving.map(|tap| tap.index);
         let mut guest = Vec::new();
-        let mut is_in_use = None;
         for bridge in bridges {
             let Some(mark) = owner_of(&bridge.link, known) else { continue };
             let tap = leaving.filter(|tap| tap.master == Some(bridge.link.index));
@@ -67,11 +74,7 @@ impl System {
             if !matters {
                 continue;
             }
-            let tracked = match is_in_use {
-                Some(known) => known,
-                None => *is_in_use.insert(conntrack::is_in_use()?),
-            };
-            if !tracked {
+            if !self.tracks_connections()? {
                 continue;
             }
             bridge.addresses = address::of_link(&mut self.route, &bridge.link)?;

@@ -37,6 +37,8 @@ pub struct System {
     pub(super) met_legacy: bool,
     /// Whether both are left as they are.
     leaves_others: bool,
+    /// Whether any connection is tracked, once that was asked.
+    pub(super) tracks_connections: Option<bool>,
 }
 
 impl System {
@@ -53,6 +55,7 @@ impl System {
             met_firewalld: false,
             met_legacy: false,
             leaves_others: false,
+            tracks_connections: None,
         })
     }
 
@@ -321,7 +324,10 @@ impl Kernel for System {
             Step::Accepts(change) => nftables::change_accepts(self.netfilter()?, change),
             Step::Zone(_) => Err(unable(step)),
             Step::DeleteTable(table) => nftables::delete_table(self.netfilter()?, table),
-            Step::ForgetConnections(subnets) => conntrack::forget(self.netfilter()?, subnets),
+            Step::ForgetConnections(subnets) if self.tracks_connections()? => {
+                conntrack::forget(self.netfilter()?, subnets)
+            }
+            Step::ForgetConnections(_) => Ok(()),
             Step::Sysctl(sysctl) => sysctl::write(sysctl),
         }
     }
