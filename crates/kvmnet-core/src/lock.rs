@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, Flock, FlockArg, OFlag, openat};
-use nix::sys::stat::{Mode, SFlag, fstat, lstat, major, minor, mkdirat};
-use nix::unistd::geteuid;
+use nix::sys::stat::{Mode, SFlag, fstat, lstat, major, minor, mkdirat, stat};
+use nix::unistd::{Uid, geteuid};
 use thiserror::Error;
 
 /// Root's own: whoever can open the lock's file can hold it, and so stop every start of a VM.
@@ -81,7 +81,8 @@ impl Lock {
     /// [`LockError::Held`] where the same process has held it for 5 s; the others where the lock
     /// can't be made, or not safely.
     pub fn acquire() -> Result<Self, LockError> {
-        make_directory()?;
+        let user = geteuid();
+        make_directory(user)?;
         let path = path()?;
         loop {
             let file = wait(open(&path)?, &path)?;
@@ -90,7 +91,7 @@ impl Lock {
             if found.st_nlink == 0 {
                 continue;
             }
-            check_owner(&path, found.st_uid)?;
+            check_owner(&path, found.st_uid, user)?;
             if found.st_mode & 0o077 != 0 {
                 return Err(unsafe_at(&path, "others than its owner can open it"));
             }
@@ -108,16 +109,16 @@ impl Lock {
 }
 
 fn path() -> Result<PathBuf, LockError> {
-    let namespace = fs::metadata(NETWORK_NAMESPACE)
-        .map_err(|source| system(Path::new(NETWORK_NAMESPACE), "look at it", source))?;
-    Ok(Path::new(DIRECTORY).join(format!("net-{}", namespace.ino())))
+    let namespace = stat(NETWORK_NAMESPACE)
+        .map_err(|errno| system(Path::new(NETWORK_NAMESPACE), "look at it", errno))?;
+    Ok(Path::new(DIRECTORY).join(format!("net-{}", namespace.st_ino)))
 }
 
 fn system(path: &Path, what: &'static str, source: impl Into<io::Error>) -> LockError {
     LockError::System { path: path.to_owned(), what, source: source.into() }
 }
 
-fn make_directory() -> Result<(), LockError> {
+fn make_directory(user: Uid) -> Result<(), LockError> {
     let path = Path::new(DIRECTORY);
     match mkdirat(AT_FDCWD, path, Mode::S_IRWXU) {
         Ok(()) | Err(Errno::EEXIST) => {}
@@ -128,7 +129,7 @@ fn make_directory() -> Result<(), LockError> {
     if kind != SFlag::S_IFDIR {
         return Err(unsafe_at(path, "is not a directory"));
     }
-    check_owner(path, found.st_uid)?;
+    check_owner(path, found.st_uid, user)?;
     if found.st_mode & 0o022 != 0 {
         return Err(unsafe_at(path, "others than its owner can write to it"));
     }
@@ -143,12 +144,8 @@ fn open(path: &Path) -> Result<File, LockError> {
         .map_err(|errno| system(path, "open it", errno))
 }
 
-fn check_owner(path: &Path, owner: u32) -> Result<(), LockError> {
-    if owner == geteuid().as_raw() {
-        Ok(())
-    } else {
-        Err(unsafe_at(path, "belongs to another user"))
-    }
+fn check_owner(path: &Path, owner: u32, user: Uid) -> Result<(), LockError> {
+    if owner == user.as_raw() { Ok(()) } else { Err(unsafe_at(path, "belongs to another user")) }
 }
 
 fn unsafe_at(path: &Path, problem: &'static str) -> LockError {

@@ -5,6 +5,8 @@ use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
+use nix::sys::stat::lstat;
+
 use super::ConfigError;
 
 /// No network file comes near this size, in bytes.
@@ -57,7 +59,7 @@ pub(super) fn read(path: &Path) -> Result<Option<String>, ConfigError> {
 /// Whether nothing is there. A link that leads nowhere was put there by somebody for something, and
 /// without what it should lead to a tap could land on another network.
 fn is_absent(error: &io::Error, path: &Path) -> bool {
-    error.kind() == io::ErrorKind::NotFound && path.symlink_metadata().is_err()
+    error.kind() == io::ErrorKind::NotFound && lstat(path).is_err()
 }
 
 fn not_a_file(path: &Path, problem: &'static str) -> ConfigError {

@@ -161,31 +161,52 @@ fn parse(payload: &[u8]) -> Result<Link, Malformed> {
     let attributes = Attributes::behind(HEADER, payload)?;
     let index = payload.get(4..).and_then(read_u32).ok_or(Malformed)?;
     let flags = payload.get(8..).and_then(read_u32).ok_or(Malformed)?;
-    let info = Info::read(attributes.nested(libc::IFLA_LINKINFO)?)?;
-    let of_families = attributes.nested(libc::IFLA_AF_SPEC)?;
-    let number = |kind| attributes.find(kind).and_then(read_u32);
-    let text = |kind| attributes.find(kind).map(read_string).unwrap_or_default();
-    Ok(Link {
+    let mut link = Link {
         index,
-        name: text(libc::IFLA_IFNAME),
-        kind: info.kind(),
-        master: number(libc::IFLA_MASTER).filter(|&master| master != 0),
+        name: String::new(),
+        kind: LinkKind::Other(String::new()),
+        master: None,
         up: flags & libc::IFF_UP as u32 != 0,
-        forwarded_groups: info.forwarded_groups(),
-        filters_frames: info.filters_frames(),
+        forwarded_groups: 0,
+        filters_frames: false,
         noarp: flags & libc::IFF_NOARP as u32 != 0,
-        group: number(libc::IFLA_GROUP).unwrap_or_default(),
-        carrier: attributes.find(libc::IFLA_CARRIER).and_then(read_u8) == Some(1),
-        mtu: number(libc::IFLA_MTU).unwrap_or_default(),
-        mac: attributes.find(libc::IFLA_ADDRESS).and_then(|bytes| bytes.try_into().ok()).map(Mac),
-        alias: text(libc::IFLA_IFALIAS),
-        inet6: inet6(of_families.nested(libc::AF_INET6 as u16)?),
-    })
+        group: 0,
+        carrier: false,
+        mtu: 0,
+        mac: None,
+        alias: String::new(),
+        inet6: None,
+    };
+    // Once through: of a thousand ports each has thirty of them.
+    for (kind, value) in attributes {
+        match kind {
+            libc::IFLA_IFNAME => link.name = read_string(value),
+            libc::IFLA_IFALIAS => link.alias = read_string(value),
+            libc::IFLA_MASTER => link.master = read_u32(value).filter(|&master| master != 0),
+            libc::IFLA_GROUP => link.group = read_u32(value).unwrap_or_default(),
+            libc::IFLA_MTU => link.mtu = read_u32(value).unwrap_or_default(),
+            libc::IFLA_CARRIER => link.carrier = read_u8(value) == Some(1),
+            libc::IFLA_ADDRESS => link.mac = value.try_into().ok().map(Mac),
+            libc::IFLA_LINKINFO => {
+                let info = Info::read(Attributes::behind(0, value)?)?;
+                link.kind = info.kind();
+                link.forwarded_groups = info.forwarded_groups();
+                link.filters_frames = info.filters_frames();
+            }
+            libc::IFLA_AF_SPEC => {
+                let of_families = Attributes::behind(0, value)?;
+                link.inet6 = inet6(of_families.nested(libc::AF_INET6 as u16)?);
+            }
+            _ => {}
+        }
+    }
+    Ok(link)
 }
 
 /// What is said of a link's kind (`IFLA_LINKINFO`).
 struct Info<'a> {
-    kind: String,
+    /// Without its terminating NUL.
+    kind: &'a [u8],
     /// What belongs to its kind.
     data: Attributes<'a>,
     /// What belongs to it as a port.
@@ -194,14 +215,14 @@ struct Info<'a> {
 
 impl<'a> Info<'a> {
     fn read(info: Attributes<'a>) -> Result<Self, Malformed> {
-        let kind = info.find(libc::IFLA_INFO_KIND).map(read_string).unwrap_or_default();
+        let word = |kind| info.find(kind).map(|text| text.strip_suffix(&[0]).unwrap_or(text));
+        let kind = word(libc::IFLA_INFO_KIND).unwrap_or_default();
         // Other kinds have other meanings for the numbers, and needn't have attributes at all.
-        let is_known = matches!(kind.as_str(), "bridge" | "tun");
-        let is_port = info.find(libc::IFLA_INFO_SLAVE_KIND).map(read_string);
+        let is_known = matches!(kind, b"bridge" | b"tun");
         Ok(Self {
             data: if is_known { info.nested(libc::IFLA_INFO_DATA)? } else { Attributes::default() },
-            port: match is_port.as_deref() {
-                Some("bridge") => info.nested(libc::IFLA_INFO_SLAVE_DATA)?,
+            port: match word(libc::IFLA_INFO_SLAVE_KIND) {
+                Some(b"bridge") => info.nested(libc::IFLA_INFO_SLAVE_DATA)?,
                 _ => Attributes::default(),
             },
             kind,
@@ -210,15 +231,15 @@ impl<'a> Info<'a> {
 
     fn kind(&self) -> LinkKind {
         let data = self.data;
-        match self.kind.as_str() {
-            "bridge" => {
+        match self.kind {
+            b"bridge" => {
                 let number = |kind| data.find(kind).and_then(read_u32).unwrap_or_default();
                 LinkKind::Bridge {
                     stp: number(raw::IFLA_BR_STP_STATE as u16) != 0,
                     forward_delay: number(raw::IFLA_BR_FORWARD_DELAY as u16),
                 }
             }
-            "tun" => {
+            b"tun" => {
                 let number = |kind| data.find(kind).and_then(read_u8).unwrap_or_default();
                 if libc::c_int::from(number(raw::IFLA_TUN_TYPE as u16)) == libc::IFF_TAP {
                     LinkKind::Tap { persistent: number(raw::IFLA_TUN_PERSIST as u16) != 0 }
@@ -226,7 +247,7 @@ impl<'a> Info<'a> {
                     LinkKind::Tun
                 }
             }
-            other => LinkKind::Other(other.to_owned()),
+            other => LinkKind::Other(read_string(other)),
         }
     }
 
@@ -238,7 +259,7 @@ impl<'a> Info<'a> {
     fn filters_frames(&self) -> bool {
         let settings = [raw::IFLA_BR_NF_CALL_IPTABLES, raw::IFLA_BR_NF_CALL_IP6TABLES];
         let is_on = |kind| self.data.find(kind as u16).and_then(read_u8) == Some(1);
-        self.kind == "bridge" && settings.into_iter().any(is_on)
+        self.kind == b"bridge" && settings.into_iter().any(is_on)
     }
 }
 

@@ -267,10 +267,13 @@ fn natdown_cleans(
         if is_strangers(&host, network) || leaving.is_empty() {
             leaving = BTreeSet::from(["gone".to_owned()]);
         }
+        // Of a bridge that has lost its signs natdown says that it is somebody else's, and ifdown releases.
+        let is_lost = has_lost_its_signs(&host, network) && !is_strangers(&host, network);
+        let verb = if is_lost { Verb::Ifdown } else { Verb::Natdown };
         for tap in leaving {
-            let down = run_of(networks, network, Verb::Natdown, &tap, bug);
+            let down = run_of(networks, network, verb, &tap, bug);
             if let Err(error) = run(&mut host, &down).0 {
-                return Err(format!("natdown {tap} fails: {error}"));
+                return Err(format!("{verb:?} {tap} fails: {error}"));
             }
         }
     }
