@@ -115,7 +115,9 @@ fn fillings() -> Vec<String> {
     let error = source("error");
     let remedy = error.split_once("fn remedy").expect("error.rs has remedies").1;
     let mut texts = literals(remedy.split_once("\n}").expect("a function ends").0);
-    for (_, call) in source("lock").split("unsafe_at(path,").enumerate().skip(1) {
+    for (_, call) in
+        source("lock").replace("&path,", "path,").split("unsafe_at(path,").enumerate().skip(1)
+    {
         texts.extend(literal(call.trim_start()).map(|(text, _)| text));
     }
     assert!(texts.len() >= 6, "the sources are not read as they should be: {texts:?}");

@@ -98,7 +98,10 @@ fn links_lead_to_headings() {
 /// (`FILE.rs: TEST`).
 #[test]
 fn named_sources_exist() {
-    let roots = ["", "crates/kvmnet-core/src", "tests", "tests/tests", "crates/kvmnet-fake/tests"];
+    let sources =
+        ["kvmnet-core", "kvmnet-iptables", "kvmnet"].map(|name| format!("crates/{name}/src"));
+    let tests = ["", "tests", "tests/tests", "crates/kvmnet-fake/tests"].map(str::to_owned);
+    let roots = [&tests[..], &sources].concat();
     let mut tests = 0;
     for document in DOCUMENTS {
         for span in read(document).split('`').skip(1).step_by(2) {
