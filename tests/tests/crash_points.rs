@@ -267,15 +267,15 @@ fn all(backend: Backend, step: usize) {
 
 #[test]
 fn with_nftables() {
-    all(Backend::Nftables, amount(53, 3));
+    all(Backend::Nftables, amount(53, 1));
 }
 
 #[test]
 fn with_iptables_nft() {
-    all(Backend::IptablesNft, amount(149, 21));
+    all(Backend::IptablesNft, amount(149, 7));
 }
 
 #[test]
 fn with_iptables_legacy() {
-    all(Backend::IptablesLegacy, amount(149, 21));
+    all(Backend::IptablesLegacy, amount(149, 7));
 }
