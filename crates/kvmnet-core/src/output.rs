@@ -8,8 +8,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use log::{Level, LevelFilter};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, sendto, socket};
+use nix::unistd::getppid;
 
 const SYSLOG: &str = "/dev/log";
+const JOURNAL: &str = "/run/systemd/journal/socket";
 /// `LOG_DAEMON` (syslog.h), shifted as in a message's priority.
 const FACILITY: u8 = 3 << 3;
 /// A pipe that poll(2) calls writable takes so many bytes without blocking (`PIPE_BUF`, pipe(7)).
@@ -77,7 +79,12 @@ fn is_printable(c: char) -> bool {
     !c.is_control() && !c.escape_debug().take(2).eq(['\\', 'u'])
 }
 
-/// Writes a line to syslog, if it takes it at once. libc's syslog(3) would wait.
+/// Writes a line to the journal or, where there is none, to syslog, if it takes it at once. libc's
+/// syslog(3) would wait.
+///
+/// A helper is gone before the journal gets to look whose unit it was in. So the journal is told in its own
+/// protocol (systemd.journal-fields(7)) that the line is about the process that started this one, QEMU:
+/// with that `journalctl -u` finds it.
 pub fn to_syslog(program: &str, level: Level, line: &str) {
     let severity = match level {
         Level::Error => 3,
@@ -85,15 +92,23 @@ pub fn to_syslog(program: &str, level: Level, line: &str) {
         Level::Info => 6,
         Level::Debug | Level::Trace => 7,
     };
-    let priority = FACILITY | severity;
-    let message = format!("<{priority}>{program}[{}]: {line}", process::id());
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let sent = socket(AddressFamily::Unix, SockType::Datagram, flags, None).and_then(|socket| {
-        let to = UnixAddr::new(SYSLOG)?;
+    let Ok(socket) = socket(AddressFamily::Unix, SockType::Datagram, flags, None) else { return };
+    let send = |to: &str, message: String| {
+        let to = UnixAddr::new(to)?;
         sendto(socket.as_raw_fd(), message.as_bytes(), &to, MsgFlags::MSG_NOSIGNAL)
-    });
-    // No syslog, or a full one: the message is lost, the run isn't.
-    let _ = sent;
+    };
+    let (id, parent, facility) = (process::id(), getppid(), FACILITY >> 3);
+    let text = line.replace('\n', " ");
+    let fields = format!(
+        "PRIORITY={severity}\nSYSLOG_FACILITY={facility}\nSYSLOG_IDENTIFIER={program}\nSYSLOG_PID={id}\n\
+         OBJECT_PID={parent}\nMESSAGE={text}\n"
+    );
+    if send(JOURNAL, fields).is_err() {
+        let priority = FACILITY | severity;
+        // No syslog, or a full one: the message is lost, the run isn't.
+        let _ = send(SYSLOG, format!("<{priority}>{program}[{id}]: {line}"));
+    }
 }
 
 /// Writes to stderr what it takes within half a second: QEMU's may be a pipe that nobody reads, and
