@@ -34,7 +34,10 @@ impl Host {
         let mut addresses = Vec::new();
         wait_until(SETTLING, || {
             addresses = self.json(&["ip", "-json", "address"]);
-            addresses.iter().all(is_settled)
+            addresses.iter().all(is_settled) && {
+                let local = self.json(&["ip", "-6", "-json", "route", "show", "table", "local"]);
+                addresses.iter().all(|link| has_routes(link, &local))
+            }
         });
         let links = self.links();
         sections.insert("ip link".to_owned(), normalise::links(&links));
@@ -72,6 +75,18 @@ fn is_settled(link: &Value) -> bool {
     let asked = |address: &Value| address["tentative"] == true && address["dadfailed"] != true;
     // Without a carrier nobody can be asked.
     is("LOWER_UP") == known && !(is("LOWER_UP") && addresses.iter().any(asked))
+}
+
+/// Whether the kernel has given each address of IPv6 the route to itself, which it does last.
+fn has_routes(link: &Value, local: &[Value]) -> bool {
+    let has_route = |address: &Value| {
+        let is_its =
+            |route: &Value| route["dev"] == link["ifname"] && route["dst"] == address["local"];
+        address["family"] != "inet6" || address["dadfailed"] == true || local.iter().any(is_its)
+    };
+    let flags = link["flags"].as_array().map_or(&[][..], Vec::as_slice);
+    let addresses = link["addr_info"].as_array().map_or(&[][..], Vec::as_slice);
+    !flags.iter().any(|flag| flag == "LOWER_UP") || addresses.iter().all(has_route)
 }
 
 impl Foreign {
@@ -181,6 +196,17 @@ mod tests {
         assert!(!link(&["UP", "NO-CARRIER"], "UP", asked.clone()));
         assert!(link(&["UP", "NO-CARRIER"], "DOWN", asks.clone()) && link(&[], "DOWN", asks));
         assert!(link(&up, "UP", json!({"tentative": true, "dadfailed": true})));
+    }
+
+    #[test]
+    fn the_route_of_an_address_is_waited_for() {
+        let address = json!({"family": "inet6", "local": "fe80::1"});
+        let link =
+            |flags: &[&str]| json!({"ifname": "br1", "flags": flags, "addr_info": [address]});
+        let route = |dev: &str| json!({"dev": dev, "dst": "fe80::1", "type": "local"});
+        assert!(!has_routes(&link(&["UP", "LOWER_UP"]), &[route("br0")]));
+        assert!(has_routes(&link(&["UP", "LOWER_UP"]), &[route("br0"), route("br1")]));
+        assert!(has_routes(&link(&["UP", "NO-CARRIER"]), &[]));
     }
 
     #[test]
