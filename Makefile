@@ -201,7 +201,7 @@ TORTURE    := $(CURDIR)/target/torture.jsonl
 CAMPAIGNS  := crash_points explore killed limits pinned_killed random_runs replay
 FUZZ_SECONDS := 60
 
-torture: systemd-guest build
+torture: setup build
 	@rm -f '$(TORTURE)'
 	@export KVMNET_TORTURE='$(TORTURE)'; passed=0; \
 	$(CARGO) test --workspace --locked --target $(TARGET) --no-fail-fast \

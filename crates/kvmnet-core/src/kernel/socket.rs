@@ -141,14 +141,7 @@ pub(super) struct Socket {
 
 impl Socket {
     pub fn open(family: NlFamily) -> io::Result<Self> {
-        let socket = NlSocket::connect(family, None, Groups::empty())?;
-        // Only a help: where it is refused, errors come without the kernel's own words.
-        let _ = socket.enable_ext_ack(true);
-        if family == NlFamily::Route {
-            // Without it the kernel ignores the filters of an address dump.
-            socket.enable_strict_checking(true)?;
-        }
-        Ok(Self::over(Box::new(socket)))
+        Ok(Self::over(Box::new(connect(family)?)))
     }
 
     pub fn over(transport: Box<dyn Transport>) -> Self {
@@ -287,6 +280,18 @@ impl Socket {
             }
         }
     }
+}
+
+/// A socket to the kernel, set as the questions need it.
+pub(super) fn connect(family: NlFamily) -> io::Result<NlSocket> {
+    let socket = NlSocket::connect(family, None, Groups::empty())?;
+    // Only a help: where it is refused, errors come without the kernel's own words.
+    let _ = socket.enable_ext_ack(true);
+    if family == NlFamily::Route {
+        // Without it the kernel ignores the filters of an address dump.
+        socket.enable_strict_checking(true)?;
+    }
+    Ok(socket)
 }
 
 /// Whether the same question may be answered the next time: `NLM_F_DUMP_INTR`, or an overrun

@@ -8,10 +8,9 @@ use std::rc::Rc;
 
 use neli::consts::socket::NlFamily;
 use neli::socket::NlSocket;
-use neli::utils::Groups;
 use nix::errno::Errno;
 
-use super::super::socket::Transport;
+use super::super::socket::{Transport, connect};
 
 /// Offset and length of `nlmsg_seq` in `struct nlmsghdr`.
 const SEQUENCE: std::ops::Range<usize> = 8..12;
@@ -154,13 +153,8 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// As [`Socket::open`](super::super::socket::Socket::open) opens it.
     pub fn open(family: NlFamily) -> (Box<Self>, Rc<RefCell<Conversation>>) {
-        let socket = NlSocket::connect(family, None, Groups::empty()).expect("a netlink socket");
-        socket.enable_ext_ack(true).expect("the kernel's own words");
-        if family == NlFamily::Route {
-            socket.enable_strict_checking(true).expect("filters");
-        }
+        let socket = connect(family).expect("a netlink socket");
         let record = Rc::default();
         (Box::new(Self { socket, base: 0, record: Rc::clone(&record) }), record)
     }

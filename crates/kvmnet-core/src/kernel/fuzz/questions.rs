@@ -70,22 +70,7 @@ const BRIDGE: u32 = 1000;
 const TAP: u32 = 1001;
 
 fn link(index: u32, name: &str) -> Link {
-    Link {
-        index,
-        name: name.to_owned(),
-        kind: LinkKind::Other(String::new()),
-        master: None,
-        up: true,
-        forwarded_groups: 0,
-        filters_frames: false,
-        noarp: false,
-        group: 0,
-        carrier: true,
-        mtu: 1500,
-        mac: None,
-        alias: String::new(),
-        inet6: None,
-    }
+    Link::test(name, index, LinkKind::Other(String::new()))
 }
 
 /// Makes such a host of an empty network namespace.
