@@ -105,8 +105,12 @@ fn wait(
         }
         let passed = start.elapsed();
         if passed >= until {
-            if passed >= patience.with_runs || !is_run_under_way() {
+            if passed >= patience.with_runs {
                 return false;
+            }
+            if !is_run_under_way() {
+                // The run may have ended since the look.
+                return look() == PortOf::Kvmnet;
             }
             until = passed + BETWEEN_RUNS;
         }
@@ -116,6 +120,8 @@ fn wait(
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
 
     const SHORT: Patience =
@@ -143,6 +149,17 @@ mod tests {
         let start = Instant::now();
         assert!(!wait(SHORT, || PortOf::Nobody, || true));
         assert!(start.elapsed() >= SHORT.with_runs);
+    }
+
+    #[test]
+    fn a_run_that_ends_between_look_and_question_is_seen() {
+        let is_done = Cell::new(false);
+        let look = || if is_done.get() { PortOf::Kvmnet } else { PortOf::Nobody };
+        let ends = || {
+            is_done.set(true);
+            false
+        };
+        assert!(wait(SHORT, look, ends));
     }
 
     #[test]
