@@ -191,9 +191,30 @@ systemd-guest: setup
 kernels: systemd-guest
 	@tests/kernels
 
+# A program of tests for each file, two at once: one alone leaves half of two processors idle, while a
+# guest boots or a wait is over. The longest come first, so that none is left to run alone at the end.
+TEST       := $(CARGO) test --workspace --locked --target $(TARGET) --no-fail-fast
+LONGEST    := kernels systemd udev guides crash_points iptables_backend firewalld explore
+TEST_FILES := $(foreach place,tests/tests tests/*/tests crates/*/tests,\
+                $(patsubst %.rs,%,$(wildcard $(place)/*.rs)) $(patsubst %/main.rs,%,$(wildcard $(place)/*/main.rs)))
+# Those of the packages have `make test-packages`.
+PROGRAMS   := $(filter-out packages,$(notdir $(TEST_FILES)))
+AT_ONCE    := 2
+
 test: firewalls managers systemd-guest kernels build
 	@tests/fuzz unpack
-	$(CARGO) test --workspace --locked --target $(TARGET) --no-fail-fast
+	$(TEST) --no-run
+	@echo 'make test: $(words $(PROGRAMS)) programs, $(AT_ONCE) at once; what each says comes when it ends'
+	@$(MAKE) --no-print-directory --keep-going --jobs=$(AT_ONCE) --output-sync=target \
+	    $(addprefix test-,$(LONGEST) units $(filter-out $(LONGEST),$(PROGRAMS)))
+
+.PHONY: test-units $(addprefix test-,$(PROGRAMS))
+test-units:
+	@$(TEST) --lib --bins
+	@$(TEST) --doc
+
+$(addprefix test-,$(PROGRAMS)): test-%:
+	@$(TEST) --test $*
 
 # Of the same tests those that are campaigns of faults; they run whole, and write their figures to this
 # file. Then the fuzzer, so many seconds for each test.
