@@ -5,38 +5,38 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 use neli::consts::nl::NlmF;
 use neli::consts::rtnl::{Ifa, RtAddrFamily, RtScope, Rtm};
-use neli::rtnl::{Ifaddrmsg, IfaddrmsgBuilder, Rtattr};
-use neli::types::Buffer;
+use neli::rtnl::IfaddrmsgBuilder;
+use neli::types::RtBuffer;
 
 use super::KernelError;
 use super::attributes::{Attributes, Malformed, read_u32};
-use super::link::attribute;
+use super::payload::Payload;
 use super::socket::{Batch, Socket};
 use crate::model::Link;
 
 /// `sizeof(struct ifaddrmsg)`.
 const HEADER: usize = 8;
 
-fn message(index: u32, prefix_len: u8, attributes: Vec<Rtattr<Ifa, Buffer>>) -> Ifaddrmsg {
-    IfaddrmsgBuilder::default()
+fn message(index: u32, prefix_len: u8) -> Payload {
+    let header = IfaddrmsgBuilder::default()
         .ifa_family(RtAddrFamily::Inet)
         .ifa_prefixlen(prefix_len)
         .ifa_scope(RtScope::Universe)
         .ifa_index(index)
-        .rtattrs(attributes.into_iter().collect())
-        .build()
-        .expect("all fields without a default are set")
+        .rtattrs(RtBuffer::new())
+        .build();
+    Payload::new(&header.expect("all fields without a default are set"))
 }
 
 /// Adds the message that gives a link an address; one that it has already stays.
 pub(super) fn push_add(batch: &mut Batch, index: u32, link: &str, address: Ipv4Net) {
     let bytes = address.addr().octets();
-    let mut attributes = vec![attribute(Ifa::Local, bytes), attribute(Ifa::Address, bytes)];
+    let mut message = message(index, address.prefix_len());
+    message.put(Ifa::Local, bytes).put(Ifa::Address, bytes);
     // RFC 3021: a /31 has no broadcast address, nor has a /32.
     if address.prefix_len() < 31 {
-        attributes.push(attribute(Ifa::Broadcast, address.broadcast().octets()));
+        message.put(Ifa::Broadcast, address.broadcast().octets());
     }
-    let message = message(index, address.prefix_len(), attributes);
     let what = format!("give {link} the address {address}");
     batch.change(Rtm::Newaddr, NlmF::CREATE | NlmF::REPLACE, message, what);
 }
@@ -56,7 +56,7 @@ pub(super) fn all(socket: &mut Socket) -> Result<Vec<(u32, Ipv4Net)>, KernelErro
 /// The addresses of the link with this index, or (0) of all; the filter is a wish.
 fn list(socket: &mut Socket, index: u32, what: String) -> Result<Vec<(u32, Ipv4Net)>, KernelError> {
     let ask = |batch: &mut Batch| {
-        batch.dump(Rtm::Getaddr, message(index, 0, vec![]), what.as_str());
+        batch.dump(Rtm::Getaddr, message(index, 0), what.as_str());
     };
     socket.read(ask, |addresses: &mut Vec<_>, _, payload| {
         addresses.extend(parse(payload)?);

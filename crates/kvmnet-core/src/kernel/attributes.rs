@@ -3,7 +3,8 @@
 
 /// The two flag bits of an attribute's type (`NLA_F_NESTED`, `NLA_F_NET_BYTEORDER`).
 const TYPE_FLAGS: u16 = 0xc000;
-const HEADER: usize = 4;
+/// `sizeof(struct nlattr)`: the length, then the type.
+pub(super) const HEADER: usize = 4;
 
 /// Netlink pads messages and attributes to four bytes.
 pub(super) const fn aligned(length: usize) -> usize {
@@ -85,6 +86,11 @@ pub(super) fn read_be32(bytes: &[u8]) -> Option<u32> {
 
 pub(super) fn read_i32(bytes: &[u8]) -> Option<i32> {
     first(bytes).map(i32::from_ne_bytes)
+}
+
+/// The bytes of a string that may have a terminating NUL.
+pub(super) fn without_nul(bytes: &[u8]) -> &[u8] {
+    bytes.strip_suffix(&[0]).unwrap_or(bytes)
 }
 
 /// A string with or without its terminating NUL. The kernel has names that are no UTF-8.

@@ -5,12 +5,11 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 use neli::consts::nl::NlmF;
-use neli::genl::Nlattr;
-use neli::types::Buffer;
 use nix::errno::Errno;
 
 use super::attributes::{Attributes, Malformed};
-use super::nfnetlink::{HEADER, Message, attribute, nested, nested_bytes};
+use super::nfnetlink::{self, HEADER, nested};
+use super::payload::Payload;
 use super::socket::{Batch, Socket};
 use super::{KernelError, sysctl};
 
@@ -76,8 +75,11 @@ pub(super) fn list(
     what: &str,
 ) -> Result<Vec<Connection>, KernelError> {
     let ask = |batch: &mut Batch| {
-        let attributes = filter.map(|tuple| by_source(tuple, subnet.addr())).unwrap_or_default();
-        batch.dump(kind(IPCTNL_MSG_CT_GET), message(attributes), what);
+        let mut question = message();
+        if let Some(tuple) = filter {
+            by_source(&mut question, tuple, subnet.addr());
+        }
+        batch.dump(kind(IPCTNL_MSG_CT_GET), question, what);
         // A kernel without ctnetlink has no way to tell.
         batch.tolerate(&[Errno::EINVAL, Errno::EOPNOTSUPP]);
     };
@@ -88,13 +90,17 @@ pub(super) fn list(
 }
 
 /// Kernels before 5.8 don't know it, and answer with all there are.
-fn by_source(tuple: u16, address: Ipv4Addr) -> Vec<Nlattr<u16, Buffer>> {
-    let source = attribute(CTA_IP_V4_SRC, address.octets());
+fn by_source(question: &mut Payload, tuple: u16, address: Ipv4Addr) {
     let (origin, reply) = if tuple == CTA_TUPLE_ORIG { (BY_SOURCE, 0) } else { (0, BY_SOURCE) };
+    question.nest(nested(tuple), |tuple| {
+        tuple.nest(nested(CTA_TUPLE_IP), |ip| {
+            ip.put(CTA_IP_V4_SRC, address.octets());
+        });
+    });
     // These two are in the host's byte order.
-    let flags =
-        vec![attribute(CTA_FILTER_ORIG_FLAGS, origin), attribute(CTA_FILTER_REPLY_FLAGS, reply)];
-    vec![nested(tuple, vec![nested(CTA_TUPLE_IP, vec![source])]), nested(CTA_FILTER, flags)]
+    question.nest(nested(CTA_FILTER), |flags| {
+        flags.put(CTA_FILTER_ORIG_FLAGS, origin).put(CTA_FILTER_REPLY_FLAGS, reply);
+    });
 }
 
 /// Reads a connection; none where nobody in the subnet has part in it.
@@ -120,20 +126,19 @@ fn source(tuple: Attributes<'_>) -> Result<Option<Ipv4Addr>, Malformed> {
 fn delete(socket: &mut Socket, found: &[Connection], what: &str) -> Result<(), KernelError> {
     let mut batch = socket.batch();
     for connection in found {
-        let mut attributes = vec![nested_bytes(CTA_TUPLE_ORIG, &connection.origin)];
-        let same =
-            |kind, bytes: &Option<Vec<u8>>| bytes.as_deref().map(|bytes| attribute(kind, bytes));
+        let mut delete = message();
+        delete.put(nested(CTA_TUPLE_ORIG), connection.origin.as_slice());
         // By its number: one that was opened anew by the same address and port meanwhile stays.
-        attributes.extend(same(CTA_ID, &connection.id));
-        attributes.extend(same(CTA_ZONE, &connection.zone));
-        batch.change(kind(IPCTNL_MSG_CT_DELETE), NlmF::empty(), message(attributes), what);
+        delete.put_any(CTA_ID, connection.id.as_deref());
+        delete.put_any(CTA_ZONE, connection.zone.as_deref());
+        batch.change(kind(IPCTNL_MSG_CT_DELETE), NlmF::empty(), delete, what);
         batch.tolerate(&[Errno::ENOENT]);
     }
     socket.request(batch)
 }
 
-fn message(attributes: Vec<Nlattr<u16, Buffer>>) -> Message {
-    Message::new(libc::AF_INET as u8, attributes)
+fn message() -> Payload {
+    nfnetlink::message(libc::AF_INET as u8)
 }
 
 fn kind(message: u16) -> u16 {

@@ -2,15 +2,14 @@
 
 use linux_raw_sys::netlink as raw;
 use neli::consts::rtnl::{Ifla, IflaInfo, RtAddrFamily, Rtm};
-use neli::rtnl::{Ifinfomsg, IfinfomsgBuilder, Rtattr, RtattrBuilder};
-use neli::types::{Buffer, RtBuffer};
-use neli::{Size, ToBytes};
+use neli::rtnl::IfinfomsgBuilder;
 use nix::errno::Errno;
 
 use super::KernelError;
 use super::attributes::{
-    Attributes, Malformed, read_i32, read_string, read_u8, read_u16, read_u32,
+    Attributes, Malformed, read_i32, read_string, read_u8, read_u16, read_u32, without_nul,
 };
+use super::payload::Payload;
 use super::socket::{Batch, Socket};
 use crate::model::{Inet6, Link, LinkKind, Mac};
 
@@ -21,41 +20,15 @@ const DEVCONF_DISABLE_IPV6: usize = 26;
 /// `IN6_ADDR_GEN_MODE_NONE` (`linux/if_link.h`).
 pub(super) const ADDR_GEN_MODE_NONE: u8 = 1;
 
-pub(super) fn attribute<T: neli::consts::rtnl::RtaType>(
-    kind: T,
-    value: impl Size + ToBytes,
-) -> Rtattr<T, Buffer> {
-    RtattrBuilder::default()
-        .rta_type(kind)
-        .rta_payload(value)
-        .build()
-        .expect("type and payload are set")
-}
-
-/// An attribute that holds other attributes.
-pub(super) fn nested<T, N>(kind: T, inner: Vec<Rtattr<N, Buffer>>) -> Rtattr<T, Buffer>
-where
-    T: neli::consts::rtnl::RtaType,
-    N: neli::consts::rtnl::RtaType,
-{
-    attribute(kind, inner.into_iter().collect::<RtBuffer<N, Buffer>>())
-}
-
-/// A link message: flags and index as set in `builder`, and these attributes.
-pub(super) fn message(
-    builder: IfinfomsgBuilder,
-    attributes: Vec<Rtattr<Ifla, Buffer>>,
-) -> Ifinfomsg {
-    builder
-        .ifi_family(RtAddrFamily::Unspecified)
-        .rtattrs(attributes.into_iter().collect())
-        .build()
-        .expect("the family is set and all else has defaults")
+/// A link message: flags and index as set in `builder`, for attributes to come behind.
+pub(super) fn message(builder: IfinfomsgBuilder) -> Payload {
+    let header = builder.ifi_family(RtAddrFamily::Unspecified).build();
+    Payload::new(&header.expect("the family is set and all else has defaults"))
 }
 
 /// Statistics make most of an answer, and nobody reads them here.
-fn without_statistics() -> Rtattr<Ifla, Buffer> {
-    attribute(Ifla::ExtMask, raw::RTEXT_FILTER_SKIP_STATS)
+fn skip_statistics(question: &mut Payload) {
+    question.put(Ifla::ExtMask, raw::RTEXT_FILTER_SKIP_STATS);
 }
 
 /// Which link is asked for.
@@ -68,18 +41,19 @@ pub(super) enum Which<'a> {
 /// Adds the question for one link; [`Errno::ENODEV`] is the answer where there is none.
 fn get(batch: &mut Batch, which: Which<'_>) {
     let builder = IfinfomsgBuilder::default();
-    let (builder, what, mut attributes) = match which {
+    let (mut question, what) = match which {
         Which::Name(name) => {
-            let name_attribute = attribute(Ifla::Ifname, name);
-            (builder, format!("look up {name}"), vec![name_attribute])
+            let mut question = message(builder);
+            question.put(Ifla::Ifname, name);
+            (question, format!("look up {name}"))
         }
         Which::Index(index) => {
-            let builder = builder.ifi_index(index as libc::c_int);
-            (builder, format!("look up the interface with index {index}"), vec![])
+            let what = format!("look up the interface with index {index}");
+            (message(builder.ifi_index(index as libc::c_int)), what)
         }
     };
-    attributes.push(without_statistics());
-    batch.get(Rtm::Getlink, message(builder, attributes), what);
+    skip_statistics(&mut question);
+    batch.get(Rtm::Getlink, question, what);
     batch.tolerate(&[Errno::ENODEV]);
 }
 
@@ -114,22 +88,28 @@ pub(super) fn one(socket: &mut Socket, which: Which<'_>) -> Result<Option<Link>,
 
 /// All links of a kind.
 pub(super) fn all_of_kind(socket: &mut Socket, kind: &str) -> Result<Vec<Link>, KernelError> {
-    let info = nested(Ifla::Linkinfo, vec![attribute(IflaInfo::Kind, kind)]);
-    let links = dump(socket, vec![info], &format!("list the links of kind {kind}"))?;
+    let of_kind = |question: &mut Payload| {
+        question.nest(Ifla::Linkinfo, |info| {
+            info.put(IflaInfo::Kind, kind);
+        });
+    };
+    let links = dump(socket, of_kind, &format!("list the links of kind {kind}"))?;
     // The filter is a wish: what doesn't fit can come all the same.
     Ok(links.into_iter().filter(|link| matches_kind(link, kind)).collect())
 }
 
 /// The ports of one master.
 pub(super) fn ports_of(socket: &mut Socket, master: &Link) -> Result<Vec<Link>, KernelError> {
-    let filter = attribute(Ifla::Master, master.index);
-    let ports = dump(socket, vec![filter], &format!("list the ports of {}", master.name))?;
+    let of_master = |question: &mut Payload| {
+        question.put(Ifla::Master, master.index);
+    };
+    let ports = dump(socket, of_master, &format!("list the ports of {}", master.name))?;
     Ok(ports.into_iter().filter(|port| port.master == Some(master.index)).collect())
 }
 
 /// All links of the network namespace.
 pub(super) fn all(socket: &mut Socket) -> Result<Vec<Link>, KernelError> {
-    dump(socket, vec![], "list the links")
+    dump(socket, |_| {}, "list the links")
 }
 
 fn matches_kind(link: &Link, kind: &str) -> bool {
@@ -142,13 +122,14 @@ fn matches_kind(link: &Link, kind: &str) -> bool {
 
 fn dump(
     socket: &mut Socket,
-    filter: Vec<Rtattr<Ifla, Buffer>>,
+    filter: impl Fn(&mut Payload),
     what: &str,
 ) -> Result<Vec<Link>, KernelError> {
     let ask = |batch: &mut Batch| {
-        let mut attributes = filter.clone();
-        attributes.push(without_statistics());
-        batch.dump(Rtm::Getlink, message(IfinfomsgBuilder::default(), attributes), what);
+        let mut question = message(IfinfomsgBuilder::default());
+        filter(&mut question);
+        skip_statistics(&mut question);
+        batch.dump(Rtm::Getlink, question, what);
     };
     socket.read(ask, |links: &mut Vec<Link>, _, payload| {
         links.push(parse(payload)?);
@@ -215,7 +196,7 @@ struct Info<'a> {
 
 impl<'a> Info<'a> {
     fn read(info: Attributes<'a>) -> Result<Self, Malformed> {
-        let word = |kind| info.find(kind).map(|text| text.strip_suffix(&[0]).unwrap_or(text));
+        let word = |kind| info.find(kind).map(without_nul);
         let kind = word(libc::IFLA_INFO_KIND).unwrap_or_default();
         // Other kinds have other meanings for the numbers, and needn't have attributes at all.
         let is_known = matches!(kind, b"bridge" | b"tun");

@@ -3,12 +3,12 @@
 use linux_raw_sys::netlink as raw;
 use neli::consts::nl::NlmF;
 use neli::consts::rtnl::{Iff, Ifla, IflaInfo, Rtm};
-use neli::rtnl::{Ifinfomsg, IfinfomsgBuilder, Rtattr};
-use neli::types::Buffer;
+use neli::rtnl::IfinfomsgBuilder;
 use nix::errno::Errno;
 
 use super::address;
-use super::link::{ADDR_GEN_MODE_NONE, attribute, message, nested};
+use super::link::{ADDR_GEN_MODE_NONE, message};
+use super::payload::Payload;
 use super::socket::Batch;
 use crate::model::{ALL_GROUPS, BRIDGE_GROUP, BridgeRepair, LinkChange, Mac};
 
@@ -41,34 +41,36 @@ pub(super) fn push(batch: &mut Batch, change: &LinkChange) {
             }
             // All in one message: a port that is there before its address and MTU are set would
             // change the bridge's.
-            let mut attributes = Vec::new();
-            attributes.extend(mac.map(|mac| attribute(Ifla::Address, mac.0)));
-            attributes.extend(mtu.map(|mtu| attribute(Ifla::Mtu, mtu)));
-            attributes.push(attribute(Ifla::Master, *master));
+            let place = |builder: IfinfomsgBuilder| {
+                let mut attach = message(builder);
+                attach.put_any(Ifla::Address, mac.map(|mac| mac.0));
+                attach.put_any(Ifla::Mtu, *mtu).put(Ifla::Master, *master);
+                attach
+            };
             let what = format!("make {tap} a port of {bridge}");
             if *forward_groups {
                 // A port's settings can't come before the port, so the tap stays down until then.
-                let attach = message(by_index(*index).down(), attributes);
+                let attach = place(by_index(*index).down());
                 batch.change(Rtm::Newlink, NlmF::empty(), attach, what);
                 set_forwarded_groups(batch, *index, tap.as_str());
                 let what = format!("set {tap} up");
-                let up = message(by_index(*index).up(), vec![]);
+                let up = message(by_index(*index).up());
                 batch.change(Rtm::Newlink, NlmF::empty(), up, what);
             } else {
-                let attach = message(by_index(*index).up(), attributes);
+                let attach = place(by_index(*index).up());
                 batch.change(Rtm::Newlink, NlmF::empty(), attach, what);
             }
         }
         LinkChange::ReleaseTap { index, tap } => {
-            let attributes = vec![attribute(Ifla::Master, 0u32)];
-            let message = message(by_index(*index).down(), attributes);
+            let mut release = message(by_index(*index).down());
+            release.put(Ifla::Master, 0u32);
             let what = format!("take {tap} out of its bridge");
-            batch.change(Rtm::Newlink, NlmF::empty(), message, what);
+            batch.change(Rtm::Newlink, NlmF::empty(), release, what);
             batch.tolerate(&[Errno::ENODEV]);
         }
         LinkChange::DeleteBridge { index, name } => {
-            let message = message(by_index(*index), vec![]);
-            batch.change(Rtm::Dellink, NlmF::empty(), message, format!("delete bridge {name}"));
+            let delete = message(by_index(*index));
+            batch.change(Rtm::Dellink, NlmF::empty(), delete, format!("delete bridge {name}"));
             batch.tolerate(&[Errno::ENODEV]);
         }
     }
@@ -88,71 +90,71 @@ struct NewBridge<'a> {
 /// Two messages, since the kernel ignores an alias in the creating one. The second goes by the
 /// index that the first chose: where the first fails, it finds nothing to mark.
 fn create_bridge(batch: &mut Batch, new: &NewBridge<'_>, noarp: bool, mark: &str) {
-    let mut attributes = vec![
-        attribute(Ifla::Ifname, new.name),
-        attribute(Ifla::Address, new.mac.0),
-        attribute(Ifla::Group, BRIDGE_GROUP),
-        forwarding_bridge(),
-    ];
-    attributes.extend(new.mtu.map(|mtu| attribute(Ifla::Mtu, mtu)));
     let mut flags = Iff::UP;
     flags.set(Iff::NOARP, noarp);
-    let builder = by_index(new.index).ifi_flags(flags).ifi_change(flags);
-    let create: Ifinfomsg = message(builder, attributes);
+    let mut create = message(by_index(new.index).ifi_flags(flags).ifi_change(flags));
+    create.put(Ifla::Ifname, new.name).put(Ifla::Address, new.mac.0);
+    create.put(Ifla::Group, BRIDGE_GROUP);
+    forward_at_once(&mut create);
+    create.put_any(Ifla::Mtu, new.mtu);
     let exclusive = NlmF::CREATE | NlmF::EXCL;
     batch.change(Rtm::Newlink, exclusive, create, format!("make bridge {}", new.name));
-    let alias = message(by_index(new.index), vec![attribute(Ifla::Ifalias, mark.as_bytes())]);
+    let mut alias = message(by_index(new.index));
+    alias.put(Ifla::Ifalias, mark.as_bytes());
     batch.change(Rtm::Newlink, NlmF::empty(), alias, format!("mark bridge {}", new.name));
 }
 
 fn repair_bridge(batch: &mut Batch, index: u32, name: &str, repair: &BridgeRepair) {
-    let mut attributes = Vec::new();
-    attributes.extend(repair.mac.map(|mac| attribute(Ifla::Address, mac.0)));
-    attributes.extend(
-        repair.mark.as_ref().map(|mark| attribute(Ifla::Ifalias, mark.to_string().as_bytes())),
-    );
-    attributes.extend(repair.mtu.map(|mtu| attribute(Ifla::Mtu, mtu)));
-    attributes.extend(repair.group.then(|| attribute(Ifla::Group, BRIDGE_GROUP)));
     if repair.forward_at_once {
         // The kernel reads the delay first, and refuses 0 (ERANGE) while STP is on.
         turn_off_stp(batch, index, name);
-        attributes.push(forwarding_bridge());
     }
     let mut set = Iff::empty();
     set.set(Iff::UP, repair.up);
     set.set(Iff::NOARP, repair.noarp == Some(true));
     let mut change = set;
     change.set(Iff::NOARP, repair.noarp.is_some());
-    let message = message(by_index(index).ifi_flags(set).ifi_change(change), attributes);
+    let mut message = message(by_index(index).ifi_flags(set).ifi_change(change));
+    message.put_any(Ifla::Address, repair.mac.map(|mac| mac.0));
+    let mark = repair.mark.as_ref().map(ToString::to_string);
+    message.put_any(Ifla::Ifalias, mark.as_ref().map(String::as_bytes));
+    message.put_any(Ifla::Mtu, repair.mtu);
+    message.put_any(Ifla::Group, repair.group.then_some(BRIDGE_GROUP));
+    if repair.forward_at_once {
+        forward_at_once(&mut message);
+    }
     batch.change(Rtm::Newlink, NlmF::empty(), message, format!("repair bridge {name}"));
 }
 
 /// A bridge that forwards at once: no STP, and so no need for a delay either.
-fn forwarding_bridge() -> Rtattr<Ifla, Buffer> {
-    bridge_settings(vec![
-        attribute(raw::IFLA_BR_FORWARD_DELAY as u16, 0u32),
-        attribute(raw::IFLA_BR_STP_STATE as u16, 0u32),
-    ])
+fn forward_at_once(message: &mut Payload) {
+    bridge_settings(message, |settings| {
+        settings.put(raw::IFLA_BR_FORWARD_DELAY as u16, 0u32);
+        settings.put(raw::IFLA_BR_STP_STATE as u16, 0u32);
+    });
 }
 
 fn turn_off_stp(batch: &mut Batch, index: u32, bridge: &str) {
-    let settings = bridge_settings(vec![attribute(raw::IFLA_BR_STP_STATE as u16, 0u32)]);
-    let message = message(by_index(index), vec![settings]);
+    let mut message = message(by_index(index));
+    bridge_settings(&mut message, |settings| {
+        settings.put(raw::IFLA_BR_STP_STATE as u16, 0u32);
+    });
     batch.change(Rtm::Newlink, NlmF::empty(), message, format!("turn off STP on {bridge}"));
 }
 
-fn bridge_settings(settings: Vec<Rtattr<u16, Buffer>>) -> Rtattr<Ifla, Buffer> {
-    nested(
-        Ifla::Linkinfo,
-        vec![attribute(IflaInfo::Kind, "bridge"), nested(IflaInfo::Data, settings)],
-    )
+fn bridge_settings(message: &mut Payload, fill: impl FnOnce(&mut Payload)) {
+    message.nest(Ifla::Linkinfo, |info| {
+        info.put(IflaInfo::Kind, "bridge").nest(IflaInfo::Data, fill);
+    });
 }
 
 fn set_forwarded_groups(batch: &mut Batch, index: u32, tap: &str) {
-    let mask: Vec<Rtattr<u16, Buffer>> =
-        vec![attribute(raw::IFLA_BRPORT_GROUP_FWD_MASK as u16, ALL_GROUPS)];
-    let info = vec![attribute(IflaInfo::SlaveKind, "bridge"), nested(IflaInfo::SlaveData, mask)];
-    let message = message(by_index(index), vec![nested(Ifla::Linkinfo, info)]);
+    let mut message = message(by_index(index));
+    message.nest(Ifla::Linkinfo, |info| {
+        info.put(IflaInfo::SlaveKind, "bridge").nest(IflaInfo::SlaveData, |port| {
+            port.put(raw::IFLA_BRPORT_GROUP_FWD_MASK as u16, ALL_GROUPS);
+        });
+    });
     let what = format!("let no frame of {tap} past the bridge");
     batch.change(Rtm::Newlink, NlmF::empty(), message, what);
 }
@@ -161,10 +163,12 @@ fn set_forwarded_groups(batch: &mut Batch, index: u32, tap: &str) {
 /// address first. It sets the tap down, since one that is up (libvirt's) has its address already,
 /// and loses it only so.
 fn forbid_inet6_address(batch: &mut Batch, index: u32, tap: &str) {
-    let mode: Vec<Rtattr<u16, Buffer>> =
-        vec![attribute(raw::IFLA_INET6_ADDR_GEN_MODE as u16, ADDR_GEN_MODE_NONE)];
-    let family: Rtattr<u16, Buffer> = nested(libc::AF_INET6 as u16, mode);
-    let message = message(by_index(index).down(), vec![nested(Ifla::AfSpec, vec![family])]);
+    let mut message = message(by_index(index).down());
+    message.nest(Ifla::AfSpec, |families| {
+        families.nest(libc::AF_INET6 as u16, |inet6| {
+            inet6.put(raw::IFLA_INET6_ADDR_GEN_MODE as u16, ADDR_GEN_MODE_NONE);
+        });
+    });
     let what = format!("let {tap} have no IPv6 address");
     batch.change(Rtm::Newlink, NlmF::empty(), message, what);
 }

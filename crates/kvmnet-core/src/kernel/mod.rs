@@ -13,6 +13,7 @@ mod link_change;
 mod neighbour;
 mod nfnetlink;
 mod nftables;
+mod payload;
 mod port;
 mod release;
 mod route;

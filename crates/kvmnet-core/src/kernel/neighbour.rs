@@ -5,12 +5,12 @@ use std::net::Ipv4Addr;
 
 use linux_raw_sys::netlink as raw;
 use neli::consts::rtnl::{Nda, Nud, RtAddrFamily, Rtm, Rtn};
-use neli::rtnl::{Ndmsg, NdmsgBuilder, Rtattr};
-use neli::types::Buffer;
+use neli::rtnl::NdmsgBuilder;
+use neli::types::RtBuffer;
 
 use super::KernelError;
 use super::attributes::{Attributes, Malformed, read_u16, read_u32};
-use super::link::attribute;
+use super::payload::Payload;
 use super::socket::{Batch, Socket};
 use crate::model::{Link, Mac};
 
@@ -28,15 +28,14 @@ pub(super) fn addresses_behind(
 ) -> Result<Vec<Ipv4Addr>, KernelError> {
     let family = RtAddrFamily::from(libc::AF_BRIDGE as u8);
     let what = format!("list what is behind {}", port.name);
-    let of_port = Question { family, index: port.index, attributes: vec![] };
+    let of_port = Question { family, index: port.index, interface: None };
     let macs: Vec<Mac> = list(socket, &of_port, &what, |entry| {
         Some(entry.mac).filter(|_| entry.index == port.index)
     })?;
     if macs.is_empty() {
         return Ok(Vec::new());
     }
-    let attributes = vec![attribute(Nda::Ifindex, bridge)];
-    let on_bridge = Question { family: RtAddrFamily::Inet, index: 0, attributes };
+    let on_bridge = Question { family: RtAddrFamily::Inet, index: 0, interface: Some(bridge) };
     list(socket, &on_bridge, &what, |entry| {
         entry.address.filter(|_| entry.index == bridge && macs.contains(&entry.mac))
     })
@@ -46,19 +45,22 @@ pub(super) fn addresses_behind(
 struct Question {
     family: RtAddrFamily,
     index: u32,
-    attributes: Vec<Rtattr<Nda, Buffer>>,
+    /// `NDA_IFINDEX`.
+    interface: Option<u32>,
 }
 
 impl Question {
-    fn message(&self) -> Ndmsg {
-        NdmsgBuilder::default()
+    fn message(&self) -> Payload {
+        let header = NdmsgBuilder::default()
             .ndm_family(self.family)
             .ndm_index(self.index as libc::c_int)
             .ndm_state(Nud::empty())
             .ndm_type(Rtn::Unspec)
-            .rtattrs(self.attributes.iter().cloned().collect())
-            .build()
-            .expect("all fields without a default are set")
+            .rtattrs(RtBuffer::new())
+            .build();
+        let mut message = Payload::new(&header.expect("all fields without a default are set"));
+        message.put_any(Nda::Ifindex, self.interface);
+        message
     }
 }
 

@@ -3,11 +3,8 @@
 //! A rule is compared by what the kernel holds, so that nothing that somebody changed goes unseen;
 //! attributes that a newer kernel adds are passed over.
 
-use neli::genl::Nlattr;
-use neli::types::Buffer;
-
-use super::message::{NFTA_EXPR_DATA, NFTA_EXPR_NAME, NFTA_LIST_ELEM, attribute, be32, nested};
-use crate::kernel::attributes::{Attributes, read_be32, read_string};
+use super::message::{NFTA_EXPR_DATA, NFTA_EXPR_NAME, NFTA_LIST_ELEM, Payload, be32, nested};
+use crate::kernel::attributes::{Attributes, read_be32, read_string, without_nul};
 
 /// `NFT_REG_1`; the kernel numbers its 16-byte registers 1 to 4.
 pub(super) const REGISTER_1: u32 = 1;
@@ -78,9 +75,14 @@ pub(super) enum Expression {
     Unknown(String),
 }
 
-/// A rule's expressions as an attribute list.
-pub(super) fn encode(expressions: &[Expression]) -> Vec<Nlattr<u16, Buffer>> {
-    expressions.iter().map(Expression::encode).collect()
+/// Writes a rule's expressions as an attribute list.
+pub(super) fn encode(expressions: &[Expression], list: &mut Payload) {
+    for expression in expressions {
+        list.nest(nested(NFTA_LIST_ELEM), |element| {
+            element.put(NFTA_EXPR_NAME, expression.name());
+            element.nest(nested(NFTA_EXPR_DATA), |data| expression.encode(data));
+        });
+    }
 }
 
 /// Reads back a rule's expressions. One that makes no sense is none that kvmnet writes.
@@ -91,109 +93,113 @@ pub(super) fn decode(list: Attributes<'_>) -> Vec<Expression> {
         .collect()
 }
 
-fn verdict(code: i32, chain: Option<&str>) -> Vec<Nlattr<u16, Buffer>> {
-    let code = attribute(NFTA_VERDICT_CODE, code.to_be_bytes());
-    let chain = chain.map(|chain| attribute(NFTA_VERDICT_CHAIN, chain));
-    let verdict = nested(NFTA_DATA_VERDICT, std::iter::once(code).chain(chain).collect());
-    vec![be32(NFTA_IMMEDIATE_DREG, REGISTER_VERDICT), nested(NFTA_IMMEDIATE_DATA, vec![verdict])]
+/// Adds bytes for a register, or to be compared with one.
+fn put_value(attributes: &mut Payload, kind: u16, value: &[u8]) {
+    attributes.nest(nested(kind), |data| {
+        data.put(NFTA_DATA_VALUE, value);
+    });
+}
+
+fn put_verdict(attributes: &mut Payload, code: i32, chain: Option<&str>) {
+    attributes.put(NFTA_IMMEDIATE_DREG, be32(REGISTER_VERDICT));
+    attributes.nest(nested(NFTA_IMMEDIATE_DATA), |data| {
+        data.nest(nested(NFTA_DATA_VERDICT), |verdict| {
+            verdict.put(NFTA_VERDICT_CODE, code.to_be_bytes());
+            verdict.put_any(NFTA_VERDICT_CHAIN, chain);
+        });
+    });
 }
 
 impl Expression {
-    fn encode(&self) -> Nlattr<u16, Buffer> {
-        let data = |value: &[u8]| attribute(NFTA_DATA_VALUE, value);
-        let (name, attributes) = match self {
+    /// What the kernel calls it.
+    fn name(&self) -> &str {
+        match self {
+            Self::Meta { .. } => "meta",
+            Self::Conntrack { .. } => "ct",
+            Self::Payload { .. } => "payload",
+            Self::Mask(_) => "bitwise",
+            Self::Compare { .. } => "cmp",
+            Self::Load { .. } | Self::Verdict(_) | Self::Jump { .. } => "immediate",
+            Self::Masquerade { .. } => "masq",
+            Self::Match { .. } => "match",
+            Self::Target(_) => "target",
+            Self::Counter => "counter",
+            Self::Unknown(name) => name,
+        }
+    }
+
+    fn encode(&self, data: &mut Payload) {
+        match self {
             Self::Meta { key } => {
-                ("meta", vec![be32(NFTA_META_DREG, REGISTER_1), be32(NFTA_META_KEY, *key)])
+                data.put(NFTA_META_DREG, be32(REGISTER_1)).put(NFTA_META_KEY, be32(*key));
             }
             Self::Conntrack { key } => {
-                ("ct", vec![be32(NFTA_CT_DREG, REGISTER_1), be32(NFTA_CT_KEY, *key)])
+                data.put(NFTA_CT_DREG, be32(REGISTER_1)).put(NFTA_CT_KEY, be32(*key));
             }
-            Self::Payload { base, offset, length } => (
-                "payload",
-                vec![
-                    be32(NFTA_PAYLOAD_DREG, REGISTER_1),
-                    be32(NFTA_PAYLOAD_BASE, *base),
-                    be32(NFTA_PAYLOAD_OFFSET, *offset),
-                    be32(NFTA_PAYLOAD_LEN, *length),
-                ],
-            ),
-            Self::Mask(mask) => (
-                "bitwise",
-                vec![
-                    be32(NFTA_BITWISE_SREG, REGISTER_1),
-                    be32(NFTA_BITWISE_DREG, REGISTER_1),
-                    be32(NFTA_BITWISE_LEN, mask.len() as u32),
-                    nested(NFTA_BITWISE_MASK, vec![data(mask)]),
-                    nested(NFTA_BITWISE_XOR, vec![data(&vec![0; mask.len()])]),
-                ],
-            ),
-            Self::Compare { operation, value } => (
-                "cmp",
-                vec![
-                    be32(NFTA_CMP_SREG, REGISTER_1),
-                    be32(NFTA_CMP_OP, *operation),
-                    nested(NFTA_CMP_DATA, vec![data(value)]),
-                ],
-            ),
-            Self::Load { register, value } => (
-                "immediate",
-                vec![
-                    be32(NFTA_IMMEDIATE_DREG, *register),
-                    nested(NFTA_IMMEDIATE_DATA, vec![data(value)]),
-                ],
-            ),
-            Self::Verdict(code) => ("immediate", verdict(*code, None)),
-            Self::Jump { code, chain } => ("immediate", verdict(*code, Some(chain))),
+            Self::Payload { base, offset, length } => {
+                data.put(NFTA_PAYLOAD_DREG, be32(REGISTER_1));
+                data.put(NFTA_PAYLOAD_BASE, be32(*base));
+                data.put(NFTA_PAYLOAD_OFFSET, be32(*offset));
+                data.put(NFTA_PAYLOAD_LEN, be32(*length));
+            }
+            Self::Mask(mask) => {
+                data.put(NFTA_BITWISE_SREG, be32(REGISTER_1));
+                data.put(NFTA_BITWISE_DREG, be32(REGISTER_1));
+                data.put(NFTA_BITWISE_LEN, be32(mask.len() as u32));
+                put_value(data, NFTA_BITWISE_MASK, mask);
+                put_value(data, NFTA_BITWISE_XOR, &vec![0; mask.len()]);
+            }
+            Self::Compare { operation, value } => {
+                data.put(NFTA_CMP_SREG, be32(REGISTER_1)).put(NFTA_CMP_OP, be32(*operation));
+                put_value(data, NFTA_CMP_DATA, value);
+            }
+            Self::Load { register, value } => {
+                data.put(NFTA_IMMEDIATE_DREG, be32(*register));
+                put_value(data, NFTA_IMMEDIATE_DATA, value);
+            }
+            Self::Verdict(code) => put_verdict(data, *code, None),
+            Self::Jump { code, chain } => put_verdict(data, *code, Some(chain)),
             Self::Masquerade { flags, ports } => {
-                let mut attributes = Vec::new();
-                if *flags != 0 {
-                    attributes.push(be32(NFTA_MASQ_FLAGS, *flags));
-                }
+                data.put_any(NFTA_MASQ_FLAGS, (*flags != 0).then(|| be32(*flags)));
                 if *ports {
-                    attributes.push(be32(NFTA_MASQ_REG_PROTO_MIN, REGISTER_1));
-                    attributes.push(be32(NFTA_MASQ_REG_PROTO_MAX, REGISTER_2));
+                    data.put(NFTA_MASQ_REG_PROTO_MIN, be32(REGISTER_1));
+                    data.put(NFTA_MASQ_REG_PROTO_MAX, be32(REGISTER_2));
                 }
-                ("masq", attributes)
             }
-            Self::Match { name, revision, info } => (
-                "match",
-                vec![
-                    attribute(NFTA_MATCH_NAME, name.as_str()),
-                    be32(NFTA_MATCH_REV, *revision),
-                    attribute(NFTA_MATCH_INFO, info.as_slice()),
-                ],
-            ),
-            Self::Target(name) => ("target", vec![attribute(NFTA_TARGET_NAME, name.as_str())]),
-            Self::Counter => ("counter", Vec::new()),
-            Self::Unknown(name) => (name.as_str(), Vec::new()),
-        };
-        nested(
-            NFTA_LIST_ELEM,
-            vec![attribute(NFTA_EXPR_NAME, name), nested(NFTA_EXPR_DATA, attributes)],
-        )
+            Self::Match { name, revision, info } => {
+                data.put(NFTA_MATCH_NAME, name.as_str());
+                data.put(NFTA_MATCH_REV, be32(*revision));
+                data.put(NFTA_MATCH_INFO, info.as_slice());
+            }
+            Self::Target(name) => {
+                data.put(NFTA_TARGET_NAME, name.as_str());
+            }
+            Self::Counter | Self::Unknown(_) => {}
+        }
     }
 
     fn decode(element: Attributes<'_>) -> Self {
-        let name = element.find(NFTA_EXPR_NAME).map(read_string).unwrap_or_default();
+        let name = element.find(NFTA_EXPR_NAME).unwrap_or_default();
         let data = element.nested(NFTA_EXPR_DATA).ok();
-        data.and_then(|data| Self::decode_named(&name, data)).unwrap_or(Self::Unknown(name))
+        let known = data.and_then(|data| Self::decode_named(without_nul(name), data));
+        known.unwrap_or_else(|| Self::Unknown(read_string(name)))
     }
 
     /// `None` where it isn't of a form that kvmnet writes.
-    fn decode_named(name: &str, data: Attributes<'_>) -> Option<Self> {
+    fn decode_named(name: &[u8], data: Attributes<'_>) -> Option<Self> {
         let number = |kind| data.find(kind).and_then(read_be32);
         let value = |kind| data.nested(kind).ok()?.find(NFTA_DATA_VALUE).map(<[u8]>::to_vec);
         let in_register_1 = |kind| (number(kind)? == REGISTER_1).then_some(());
         match name {
-            "meta" => {
+            b"meta" => {
                 in_register_1(NFTA_META_DREG)?;
                 Some(Self::Meta { key: number(NFTA_META_KEY)? })
             }
-            "ct" => {
+            b"ct" => {
                 in_register_1(NFTA_CT_DREG)?;
                 Some(Self::Conntrack { key: number(NFTA_CT_KEY)? })
             }
-            "payload" => {
+            b"payload" => {
                 in_register_1(NFTA_PAYLOAD_DREG)?;
                 Some(Self::Payload {
                     base: number(NFTA_PAYLOAD_BASE)?,
@@ -201,7 +207,7 @@ impl Expression {
                     length: number(NFTA_PAYLOAD_LEN)?,
                 })
             }
-            "bitwise" => {
+            b"bitwise" => {
                 in_register_1(NFTA_BITWISE_SREG)?;
                 in_register_1(NFTA_BITWISE_DREG)?;
                 // Operation 0 is mask and xor; kernels before 5.6 know no other.
@@ -210,14 +216,14 @@ impl Expression {
                 (masks && !flips).then_some(())?;
                 Some(Self::Mask(value(NFTA_BITWISE_MASK)?))
             }
-            "cmp" => {
+            b"cmp" => {
                 in_register_1(NFTA_CMP_SREG)?;
                 Some(Self::Compare {
                     operation: number(NFTA_CMP_OP)?,
                     value: value(NFTA_CMP_DATA)?,
                 })
             }
-            "immediate" => match number(NFTA_IMMEDIATE_DREG)? {
+            b"immediate" => match number(NFTA_IMMEDIATE_DREG)? {
                 REGISTER_VERDICT => {
                     let verdict = data.nested(NFTA_IMMEDIATE_DATA).ok()?;
                     let verdict = verdict.nested(NFTA_DATA_VERDICT).ok()?;
@@ -229,7 +235,7 @@ impl Expression {
                 }
                 register => Some(Self::Load { register, value: value(NFTA_IMMEDIATE_DATA)? }),
             },
-            "masq" => {
+            b"masq" => {
                 let registers = (number(NFTA_MASQ_REG_PROTO_MIN), number(NFTA_MASQ_REG_PROTO_MAX));
                 let ports = match registers {
                     (None, None) => false,
@@ -238,13 +244,13 @@ impl Expression {
                 };
                 Some(Self::Masquerade { flags: number(NFTA_MASQ_FLAGS).unwrap_or(0), ports })
             }
-            "match" => Some(Self::Match {
+            b"match" => Some(Self::Match {
                 name: data.find(NFTA_MATCH_NAME).map(read_string)?,
                 revision: number(NFTA_MATCH_REV)?,
                 info: data.find(NFTA_MATCH_INFO)?.to_vec(),
             }),
-            "target" => data.find(NFTA_TARGET_NAME).map(read_string).map(Self::Target),
-            "counter" => Some(Self::Counter),
+            b"target" => data.find(NFTA_TARGET_NAME).map(read_string).map(Self::Target),
+            b"counter" => Some(Self::Counter),
             _ => None,
         }
     }

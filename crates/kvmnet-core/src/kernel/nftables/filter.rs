@@ -6,11 +6,10 @@ use nix::errno::Errno;
 use super::expression::{self, Expression};
 use super::iptables_form::{lower, raise};
 use super::message::{
-    HEADER, Message, NFT_MSG_DELRULE, NFT_MSG_GETCHAIN, NFT_MSG_GETGEN, NFT_MSG_GETRULE,
-    NFT_MSG_NEWRULE, NFTA_CHAIN_HOOK, NFTA_CHAIN_NAME, NFTA_CHAIN_POLICY, NFTA_CHAIN_TABLE,
-    NFTA_GEN_ID, NFTA_HOOK_HOOKNUM, NFTA_RULE_CHAIN, NFTA_RULE_EXPRESSIONS, NFTA_RULE_HANDLE,
-    NFTA_RULE_POSITION, NFTA_RULE_TABLE, NFTA_RULE_USERDATA, attribute, begin_at, end, kind,
-    nested,
+    HEADER, NFT_MSG_DELRULE, NFT_MSG_GETCHAIN, NFT_MSG_GETGEN, NFT_MSG_GETRULE, NFT_MSG_NEWRULE,
+    NFTA_CHAIN_HOOK, NFTA_CHAIN_NAME, NFTA_CHAIN_POLICY, NFTA_CHAIN_TABLE, NFTA_GEN_ID,
+    NFTA_HOOK_HOOKNUM, NFTA_RULE_CHAIN, NFTA_RULE_EXPRESSIONS, NFTA_RULE_HANDLE,
+    NFTA_RULE_POSITION, NFTA_RULE_TABLE, NFTA_RULE_USERDATA, begin_at, end, kind, message, nested,
 };
 use crate::kernel::KernelError;
 use crate::kernel::attributes::{Attributes, Malformed, read_be32, read_string};
@@ -67,7 +66,7 @@ pub(in crate::kernel) fn dropping_chains(
     socket: &mut Socket,
 ) -> Result<Vec<ForwardChain>, KernelError> {
     let ask = |batch: &mut Batch| {
-        batch.dump(kind(NFT_MSG_GETCHAIN), Message::new(0, vec![]), "list the nftables chains");
+        batch.dump(kind(NFT_MSG_GETCHAIN), message(0), "list the nftables chains");
     };
     let found = socket.read(ask, |chains: &mut Vec<_>, _, payload| {
         chains.extend(forward_chain(payload)?);
@@ -155,12 +154,10 @@ fn try_to_change(socket: &mut Socket, change: &AcceptsChange) -> Result<(), Kern
     let deletions = change.delete.iter().filter(|place| ours.contains(place));
     let deletions = deletions.filter_map(|place| {
         let RuleId::Handle(handle) = &place.id else { return None };
-        let attributes = vec![
-            attribute(NFTA_RULE_TABLE, TABLE),
-            attribute(NFTA_RULE_CHAIN, place.chain.as_str()),
-            attribute(NFTA_RULE_HANDLE, handle.to_be_bytes()),
-        ];
-        Some((NFT_MSG_DELRULE, NlmF::empty(), Message::new(family, attributes)))
+        let mut delete = message(family);
+        delete.put(NFTA_RULE_TABLE, TABLE).put(NFTA_RULE_CHAIN, place.chain.as_str());
+        delete.put(NFTA_RULE_HANDLE, handle.to_be_bytes());
+        Some((NFT_MSG_DELRULE, NlmF::empty(), delete))
     });
     let behind = match change.insert.is_empty() {
         true => None,
@@ -168,18 +165,18 @@ fn try_to_change(socket: &mut Socket, change: &AcceptsChange) -> Result<(), Kern
     };
     // Each goes to the same place, so the last comes first.
     let insertions = change.insert.iter().rev().map(|(owner, rule)| {
-        let mut attributes = vec![
-            attribute(NFTA_RULE_TABLE, TABLE),
-            attribute(NFTA_RULE_CHAIN, chain),
-            nested(NFTA_RULE_EXPRESSIONS, expression::encode(&lower(rule))),
-            attribute(NFTA_RULE_USERDATA, userdata(&owner.to_string()).as_slice()),
-        ];
+        let mut insert = message(family);
+        insert.put(NFTA_RULE_TABLE, TABLE).put(NFTA_RULE_CHAIN, chain);
+        insert.nest(nested(NFTA_RULE_EXPRESSIONS), |list| {
+            expression::encode(&lower(rule), list);
+        });
+        insert.put(NFTA_RULE_USERDATA, userdata(&owner.to_string()).as_slice());
         let mut flags = NlmF::CREATE;
         if let Some(handle) = behind {
-            attributes.push(attribute(NFTA_RULE_POSITION, handle.to_be_bytes()));
+            insert.put(NFTA_RULE_POSITION, handle.to_be_bytes());
             flags |= NlmF::APPEND;
         }
-        (NFT_MSG_NEWRULE, flags, Message::new(family, attributes))
+        (NFT_MSG_NEWRULE, flags, insert)
     });
     let messages: Vec<_> = deletions.chain(insertions).collect();
     let Some(last) = messages.len().checked_sub(1) else {
@@ -214,7 +211,7 @@ fn last_jump_at_head(rules: Vec<Found>, change: &AcceptsChange) -> Option<u64> {
 fn generation(socket: &mut Socket) -> Result<u32, KernelError> {
     let ask = |batch: &mut Batch| {
         let what = "ask for the ruleset's generation";
-        batch.get(kind(NFT_MSG_GETGEN), Message::new(0, vec![]), what);
+        batch.get(kind(NFT_MSG_GETGEN), message(0), what);
     };
     socket.read(ask, |generation: &mut u32, _, payload| {
         let attributes = Attributes::behind(HEADER, payload)?;
@@ -242,10 +239,10 @@ struct Chains {
 fn chains(socket: &mut Socket, family: u8) -> Result<Chains, KernelError> {
     let ask = |batch: &mut Batch| {
         for chain in [FORWARD, DOCKER_USER] {
-            let attributes =
-                vec![attribute(NFTA_CHAIN_TABLE, TABLE), attribute(NFTA_CHAIN_NAME, chain)];
+            let mut question = message(family);
+            question.put(NFTA_CHAIN_TABLE, TABLE).put(NFTA_CHAIN_NAME, chain);
             let what = format!("look at the chain {chain}");
-            batch.get(kind(NFT_MSG_GETCHAIN), Message::new(family, attributes), what);
+            batch.get(kind(NFT_MSG_GETCHAIN), question, what);
             batch.tolerate(&[Errno::ENOENT]);
         }
     };
@@ -277,9 +274,10 @@ fn rules(
     chain: &str,
 ) -> Result<Vec<Found>, KernelError> {
     let ask = |batch: &mut Batch| {
-        let attributes = vec![attribute(NFTA_RULE_TABLE, table), attribute(NFTA_RULE_CHAIN, chain)];
+        let mut question = message(family);
+        question.put(NFTA_RULE_TABLE, table).put(NFTA_RULE_CHAIN, chain);
         let what = format!("list the rules of the chain {chain}");
-        batch.dump(kind(NFT_MSG_GETRULE), Message::new(family, attributes), what);
+        batch.dump(kind(NFT_MSG_GETRULE), question, what);
         batch.tolerate(&[Errno::ENOENT]);
     };
     socket.read(ask, |found: &mut Vec<Found>, _, payload| {

@@ -1,10 +1,10 @@
 //! The numbers and envelopes of nf_tables messages.
 
 use neli::consts::nl::{NlType, NlmF};
-use neli::genl::Nlattr;
-use neli::types::Buffer;
 
-pub(super) use super::super::nfnetlink::{HEADER, Message, attribute, be32, nested};
+use super::super::nfnetlink::envelope;
+pub(super) use super::super::nfnetlink::{HEADER, message, nested};
+pub(super) use super::super::payload::Payload;
 use super::super::socket::Batch;
 use crate::model::TableId;
 
@@ -46,8 +46,15 @@ pub(super) const NFTA_EXPR_NAME: u16 = 1;
 pub(super) const NFTA_EXPR_DATA: u16 = 2;
 
 /// What every message about a table as such says: its name.
-pub(super) fn named(table: &TableId) -> Message {
-    Message::new(table.family, vec![attribute(NFTA_TABLE_NAME, table.name.as_str())])
+pub(super) fn named(table: &TableId) -> Payload {
+    let mut named = message(table.family);
+    named.put(NFTA_TABLE_NAME, table.name.as_str());
+    named
+}
+
+/// A number as netfilter has it, in network byte order.
+pub(super) fn be32(number: u32) -> [u8; 4] {
+    number.to_be_bytes()
 }
 
 /// A message's type: the subsystem in the upper byte.
@@ -57,24 +64,25 @@ pub(super) fn kind(message: u16) -> u16 {
 
 /// Opens a transaction.
 pub(super) fn begin(batch: &mut Batch, what: &str) {
-    begin_with(batch, what, vec![]);
+    begin_with(batch, what, None);
 }
 
 /// Opens a transaction on the ruleset as it was at this generation; where it has changed since, the
 /// answer is `ERESTART`, and nothing is done.
 pub(super) fn begin_at(batch: &mut Batch, what: &str, generation: u32) {
-    begin_with(batch, what, vec![be32(NFNL_BATCH_GENID, generation)]);
+    begin_with(batch, what, Some(generation));
 }
 
-fn begin_with(batch: &mut Batch, what: &str, attributes: Vec<Nlattr<u16, Buffer>>) {
-    let envelope = Message::envelope(SUBSYSTEM, attributes);
-    batch.part(envelope_kind(libc::NFNL_MSG_BATCH_BEGIN), NlmF::empty(), envelope, what);
+fn begin_with(batch: &mut Batch, what: &str, generation: Option<u32>) {
+    let mut begin = envelope(SUBSYSTEM);
+    begin.put_any(NFNL_BATCH_GENID, generation.map(be32));
+    batch.part(envelope_kind(libc::NFNL_MSG_BATCH_BEGIN), NlmF::empty(), begin, what);
 }
 
 /// Commits it.
 pub(super) fn end(batch: &mut Batch, what: &str) {
-    let envelope = Message::envelope(SUBSYSTEM, vec![]);
-    batch.part(envelope_kind(libc::NFNL_MSG_BATCH_END), NlmF::empty(), envelope, what);
+    let end = envelope(SUBSYSTEM);
+    batch.part(envelope_kind(libc::NFNL_MSG_BATCH_END), NlmF::empty(), end, what);
 }
 
 fn envelope_kind(kind: libc::c_int) -> impl NlType {

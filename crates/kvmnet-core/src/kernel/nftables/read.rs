@@ -5,13 +5,13 @@ use nix::errno::Errno;
 use super::expression::{self, Expression};
 use super::lower::{self, base_chain};
 use super::message::{
-    HEADER, Message, NFT_MSG_GETCHAIN, NFT_MSG_GETRULE, NFT_MSG_GETTABLE, NFTA_CHAIN_HOOK,
-    NFTA_CHAIN_NAME, NFTA_CHAIN_POLICY, NFTA_CHAIN_TABLE, NFTA_CHAIN_TYPE, NFTA_HOOK_DEV,
-    NFTA_HOOK_HOOKNUM, NFTA_HOOK_PRIORITY, NFTA_RULE_CHAIN, NFTA_RULE_EXPRESSIONS, NFTA_RULE_TABLE,
-    NFTA_TABLE_FLAGS, NFTA_TABLE_NAME, NFTA_TABLE_USE, attribute, kind,
+    HEADER, NFT_MSG_GETCHAIN, NFT_MSG_GETRULE, NFT_MSG_GETTABLE, NFTA_CHAIN_HOOK, NFTA_CHAIN_NAME,
+    NFTA_CHAIN_POLICY, NFTA_CHAIN_TABLE, NFTA_CHAIN_TYPE, NFTA_HOOK_DEV, NFTA_HOOK_HOOKNUM,
+    NFTA_HOOK_PRIORITY, NFTA_RULE_CHAIN, NFTA_RULE_EXPRESSIONS, NFTA_RULE_TABLE, NFTA_TABLE_FLAGS,
+    NFTA_TABLE_NAME, NFTA_TABLE_USE, kind, message,
 };
 use crate::kernel::KernelError;
-use crate::kernel::attributes::{Attributes, Malformed, read_be32, read_string};
+use crate::kernel::attributes::{Attributes, Malformed, read_be32, read_string, without_nul};
 use crate::kernel::socket::{Batch, Socket};
 use crate::model::{Chain, Table, TableId, TableState};
 
@@ -28,7 +28,7 @@ pub(in crate::kernel) struct FoundTable {
 /// Every table, of any family.
 pub(in crate::kernel) fn tables(socket: &mut Socket) -> Result<Vec<FoundTable>, KernelError> {
     let ask = |batch: &mut Batch| {
-        batch.dump(kind(NFT_MSG_GETTABLE), Message::new(0, vec![]), "list the nftables tables");
+        batch.dump(kind(NFT_MSG_GETTABLE), message(0), "list the nftables tables");
     };
     socket.read(ask, |tables: &mut Vec<_>, _, payload| {
         tables.push(read_table(payload)?);
@@ -54,8 +54,7 @@ pub(in crate::kernel) fn chain_names(
     family: u8,
 ) -> Result<Vec<(String, String)>, KernelError> {
     let ask = |batch: &mut Batch| {
-        let message = Message::new(family, vec![]);
-        batch.dump(kind(NFT_MSG_GETCHAIN), message, "list the nftables chains");
+        batch.dump(kind(NFT_MSG_GETCHAIN), message(family), "list the nftables chains");
     };
     socket.read(ask, |chains: &mut Vec<_>, _, payload| {
         let attributes = Attributes::behind(HEADER, payload)?;
@@ -129,14 +128,14 @@ fn look(socket: &mut Socket, wanted: &Table) -> Result<Found, KernelError> {
 fn get_content(batch: &mut Batch, table: &Table, what: &str) {
     let TableId { family, name } = &table.id;
     for chain in &table.chains {
-        let attributes = vec![
-            attribute(NFTA_CHAIN_TABLE, name.as_str()),
-            attribute(NFTA_CHAIN_NAME, chain.hook.chain_name()),
-        ];
-        batch.get(kind(NFT_MSG_GETCHAIN), Message::new(*family, attributes), what);
+        let mut question = message(*family);
+        question.put(NFTA_CHAIN_TABLE, name.as_str());
+        question.put(NFTA_CHAIN_NAME, chain.hook.chain_name());
+        batch.get(kind(NFT_MSG_GETCHAIN), question, what);
         batch.tolerate(&[Errno::ENOENT]);
     }
-    let rules = Message::new(*family, vec![attribute(NFTA_RULE_TABLE, name.as_str())]);
+    let mut rules = message(*family);
+    rules.put(NFTA_RULE_TABLE, name.as_str());
     batch.dump(kind(NFT_MSG_GETRULE), rules, what);
     batch.tolerate(&[Errno::ENOENT]);
 }
@@ -157,7 +156,7 @@ fn read_rule(
     attributes: Attributes<'_>,
     table: &str,
 ) -> Result<Option<(String, Vec<Expression>)>, Malformed> {
-    if attributes.find(NFTA_RULE_TABLE).map(read_string).as_deref() != Some(table) {
+    if attributes.find(NFTA_RULE_TABLE).map(without_nul) != Some(table.as_bytes()) {
         return Ok(None);
     }
     let chain = attributes.find(NFTA_RULE_CHAIN).map(read_string).ok_or(Malformed)?;

@@ -6,10 +6,10 @@ use nix::errno::Errno;
 use super::expression;
 use super::lower::{self, base_chain};
 use super::message::{
-    Message, NFT_MSG_DELTABLE, NFT_MSG_NEWCHAIN, NFT_MSG_NEWRULE, NFT_MSG_NEWTABLE,
-    NFTA_CHAIN_HOOK, NFTA_CHAIN_NAME, NFTA_CHAIN_POLICY, NFTA_CHAIN_TABLE, NFTA_CHAIN_TYPE,
-    NFTA_HOOK_DEV, NFTA_HOOK_HOOKNUM, NFTA_HOOK_PRIORITY, NFTA_RULE_CHAIN, NFTA_RULE_EXPRESSIONS,
-    NFTA_RULE_TABLE, attribute, be32, begin, end, kind, named, nested,
+    NFT_MSG_DELTABLE, NFT_MSG_NEWCHAIN, NFT_MSG_NEWRULE, NFT_MSG_NEWTABLE, NFTA_CHAIN_HOOK,
+    NFTA_CHAIN_NAME, NFTA_CHAIN_POLICY, NFTA_CHAIN_TABLE, NFTA_CHAIN_TYPE, NFTA_HOOK_DEV,
+    NFTA_HOOK_HOOKNUM, NFTA_HOOK_PRIORITY, NFTA_RULE_CHAIN, NFTA_RULE_EXPRESSIONS, NFTA_RULE_TABLE,
+    Payload, be32, begin, end, kind, message, named, nested,
 };
 use crate::kernel::KernelError;
 use crate::kernel::socket::Socket;
@@ -68,35 +68,30 @@ pub(in crate::kernel) fn delete_table(
 struct Object {
     kind: u16,
     flags: NlmF,
-    message: Message,
+    message: Payload,
 }
 
 fn new_chain(table: &TableId, chain: &Chain) -> Object {
     let base = base_chain(&chain.hook);
-    let mut hook =
-        vec![be32(NFTA_HOOK_HOOKNUM, base.hook), be32(NFTA_HOOK_PRIORITY, base.priority as u32)];
-    hook.extend(base.device.map(|device| attribute(NFTA_HOOK_DEV, device)));
-    let message = Message::new(
-        table.family,
-        vec![
-            attribute(NFTA_CHAIN_TABLE, table.name.as_str()),
-            attribute(NFTA_CHAIN_NAME, chain.hook.chain_name()),
-            nested(NFTA_CHAIN_HOOK, hook),
-            be32(NFTA_CHAIN_POLICY, lower::policy(chain.policy)),
-            attribute(NFTA_CHAIN_TYPE, base.kind),
-        ],
-    );
+    let mut message = message(table.family);
+    message.put(NFTA_CHAIN_TABLE, table.name.as_str());
+    message.put(NFTA_CHAIN_NAME, chain.hook.chain_name());
+    message.nest(nested(NFTA_CHAIN_HOOK), |hook| {
+        hook.put(NFTA_HOOK_HOOKNUM, be32(base.hook));
+        hook.put(NFTA_HOOK_PRIORITY, be32(base.priority as u32));
+        hook.put_any(NFTA_HOOK_DEV, base.device);
+    });
+    message.put(NFTA_CHAIN_POLICY, be32(lower::policy(chain.policy)));
+    message.put(NFTA_CHAIN_TYPE, base.kind);
     Object { kind: kind(NFT_MSG_NEWCHAIN), flags: NlmF::CREATE, message }
 }
 
 fn new_rule(table: &TableId, chain: &Chain, rule: &Rule) -> Object {
-    let message = Message::new(
-        table.family,
-        vec![
-            attribute(NFTA_RULE_TABLE, table.name.as_str()),
-            attribute(NFTA_RULE_CHAIN, chain.hook.chain_name()),
-            nested(NFTA_RULE_EXPRESSIONS, expression::encode(&lower::rule(rule))),
-        ],
-    );
+    let mut message = message(table.family);
+    message.put(NFTA_RULE_TABLE, table.name.as_str());
+    message.put(NFTA_RULE_CHAIN, chain.hook.chain_name());
+    message.nest(nested(NFTA_RULE_EXPRESSIONS), |list| {
+        expression::encode(&lower::rule(rule), list);
+    });
     Object { kind: kind(NFT_MSG_NEWRULE), flags: NlmF::CREATE | NlmF::APPEND, message }
 }
