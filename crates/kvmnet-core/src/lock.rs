@@ -120,11 +120,15 @@ fn system(path: &Path, what: &'static str, source: impl Into<io::Error>) -> Lock
 
 fn make_directory(user: Uid) -> Result<(), LockError> {
     let path = Path::new(DIRECTORY);
-    match mkdirat(AT_FDCWD, path, Mode::S_IRWXU) {
-        Ok(()) | Err(Errno::EEXIST) => {}
-        Err(errno) => return Err(system(path, "make the directory", errno)),
-    }
-    let found = lstat(path).map_err(|errno| system(path, "look at it", errno))?;
+    let found = match lstat(path) {
+        // Somebody else may make it meanwhile.
+        Err(Errno::ENOENT) => match mkdirat(AT_FDCWD, path, Mode::S_IRWXU) {
+            Ok(()) | Err(Errno::EEXIST) => lstat(path),
+            Err(errno) => return Err(system(path, "make the directory", errno)),
+        },
+        found => found,
+    };
+    let found = found.map_err(|errno| system(path, "look at it", errno))?;
     let kind = SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT;
     if kind != SFlag::S_IFDIR {
         return Err(unsafe_at(path, "is not a directory"));

@@ -10,7 +10,6 @@ use neli::consts::nl::{NlType, NlmF};
 use neli::consts::socket::{Msg, NlFamily};
 use neli::nl::{NlPayload, NlmsghdrBuilder};
 use neli::socket::NlSocket;
-use neli::utils::Groups;
 use neli::{Size, ToBytes};
 use nix::errno::Errno;
 
@@ -284,7 +283,8 @@ impl Socket {
 
 /// A socket to the kernel, set as the questions need it.
 pub(super) fn connect(family: NlFamily) -> io::Result<NlSocket> {
-    let socket = NlSocket::connect(family, None, Groups::empty())?;
+    // The kernel gives it an address of its own with the first send.
+    let socket = NlSocket::new(family)?;
     // Only a help: where it is refused, errors come without the kernel's own words.
     let _ = socket.enable_ext_ack(true);
     if family == NlFamily::Route {
