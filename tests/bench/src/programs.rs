@@ -31,6 +31,11 @@ pub trait Program {
         false
     }
 
+    /// Whether it is one of the two that lie close together: these have a turn after each of the others.
+    fn is_close(&self) -> bool {
+        false
+    }
+
     /// Gets ready what it needs, in a world of its own. An error says what is missing.
     fn set_up(&mut self) -> io::Result<()> {
         Ok(())
@@ -110,6 +115,10 @@ impl Program for Floor {
         "the kernel's own work: tests/floor"
     }
 
+    fn is_close(&self) -> bool {
+        true
+    }
+
     fn verbs(&self) -> &'static [Verb] {
         &Verb::ALL
     }
@@ -138,6 +147,10 @@ impl Program for Kvmnet {
 
     fn note(&self) -> &'static str {
         if self.iptables { "firewall = \"iptables\"" } else { "as installed" }
+    }
+
+    fn is_close(&self) -> bool {
+        !self.iptables
     }
 
     fn verbs(&self) -> &'static [Verb] {

@@ -46,17 +46,18 @@ pub fn measure(base: &World, rounds: usize) -> io::Result<(Vec<Found>, BTreeMap<
         }
     }
     for round in 0..WARM_UP + rounds {
+        if round == WARM_UP {
+            contenders.iter_mut().for_each(|contender| contender.samples.clear());
+        }
         let mut failed = None;
-        for (n, contender) in contenders.iter_mut().enumerate() {
+        for n in turns(&contenders, round) {
+            let contender = &mut contenders[n];
             if contender.program.is_slow() && round >= WARM_UP + SLOW_ROUNDS.min(rounds) {
                 continue;
             }
             if let Err(why) = contender.round(&mut Contender::timed) {
                 failed = Some((n, why));
                 break;
-            }
-            if round + 1 == WARM_UP {
-                contender.samples.clear();
             }
         }
         // One that fails once is out, and the others go on without it.
@@ -68,6 +69,23 @@ pub fn measure(base: &World, rounds: usize) -> io::Result<(Vec<Found>, BTreeMap<
     }
     base.enter()?;
     Ok((contenders.into_iter().map(Contender::found).collect(), left_out))
+}
+
+/// Who has a turn in a round, one after the other. Of the two that lie close together each comes first
+/// as often as the other, and behind every other program.
+fn turns(contenders: &[Contender], round: usize) -> Vec<usize> {
+    let (mut close, others): (Vec<_>, Vec<_>) =
+        (0..contenders.len()).partition(|&n| contenders[n].program.is_close());
+    let mut turns = Vec::new();
+    if round % 2 == 1 {
+        close.reverse();
+    }
+    for other in others {
+        turns.push(other);
+        turns.extend(&close);
+        close.reverse();
+    }
+    turns
 }
 
 impl Contender {
