@@ -97,6 +97,11 @@ impl FakeHost {
         self.filters.retain(|filter| filter.variant == Variant::Legacy);
     }
 
+    /// `iptables -F`, of either variant: the chains' policies stay.
+    pub fn flush_iptables(&mut self) {
+        self.filters.iter_mut().for_each(|filter| filter.accepts.clear());
+    }
+
     /// `firewall-cmd --reload`: what isn't permanent is forgotten.
     pub fn reload_firewalld(&mut self) {
         if let Some(zones) = &mut self.zones {

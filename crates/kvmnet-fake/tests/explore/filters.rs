@@ -5,23 +5,27 @@ use kvmnet_fake::{Explorer, FakeHost, Verb, run};
 
 use crate::{FULL, actor, clean, report};
 
-/// Docker or ufw has made FORWARD drop: the guests have their accepts, and those go with them.
-#[test]
-fn guests_behind_a_filter_that_drops() {
-    let filter = |variant, family: i32, chain: &str| FilterView {
+/// A filter as Docker or ufw makes it.
+pub fn dropping(variant: Variant, family: i32, chain: &str) -> FilterView {
+    FilterView {
         variant,
         family: family as u8,
         chain: chain.to_owned(),
         drops: true,
         has_own_chains: false,
         accepts: vec![],
-    };
+    }
+}
+
+/// Docker or ufw has made FORWARD drop: the guests have their accepts, and those go with them.
+#[test]
+fn guests_behind_a_filter_that_drops() {
     let mut host = clean();
     // Of both variants: what one lets through, the other may drop.
     host.filters = vec![
-        filter(Variant::Nft, libc::NFPROTO_IPV4, "DOCKER-USER"),
-        filter(Variant::Nft, libc::NFPROTO_IPV6, "FORWARD"),
-        filter(Variant::Legacy, libc::NFPROTO_IPV4, "FORWARD"),
+        dropping(Variant::Nft, libc::NFPROTO_IPV4, "DOCKER-USER"),
+        dropping(Variant::Nft, libc::NFPROTO_IPV6, "FORWARD"),
+        dropping(Variant::Legacy, libc::NFPROTO_IPV4, "FORWARD"),
     ];
     (host.bridge_netfilter, host.default_route) = (true, Some(2));
     let accepts = |host: &FakeHost| -> Vec<usize> {

@@ -5,6 +5,7 @@
 
 mod behind;
 mod filters;
+mod happenings;
 mod pins;
 mod zones;
 
