@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use kvmnet_core::config;
 use kvmnet_core::model::{
-    InterfaceName, ManagedNetwork, Mark, Mode, Network, NetworkName, TableId,
+    InterfaceName, LinkKind, Mac, ManagedNetwork, Mark, Mode, Network, NetworkName, TableId,
 };
 use kvmnet_fake::{Actor, FakeHost, TableContent, Verb, run};
 use kvmnet_tests::{Host, Tally, Tap, amount};
@@ -15,8 +15,13 @@ use proptest::test_runner::{FileFailurePersistence, TestCaseError, TestRunner};
 
 /// Two on each network.
 const TAPS: [&str; 4] = ["vnet0", "vnet1", "lab0", "lab1"];
+/// What the same are called once somebody has renamed them.
+const RENAMED: [&str; 4] = ["gone0", "gone1", "gone2", "gone3"];
 /// The bridges of the networks `default` (nat) and `lab` (isolated).
 const BRIDGES: [&str; 2] = ["br0", "lab"];
+
+/// Of a bridge that isn't kvmnet's.
+const STRANGERS_MAC: [u8; 6] = [0x52, 0x54, 0, 9, 9, 9];
 
 /// A line of the story.
 #[derive(Debug, Clone, Copy)]
@@ -30,8 +35,11 @@ enum Line {
     Reload,
     /// The guest's program is gone, and another one opens a tap of that name.
     TapMadeAnew(usize),
+    TapRenamed(usize),
     PortTakenOut(usize),
     BridgeDeleted(usize),
+    /// Somebody makes one of that name.
+    StrangersBridge(usize),
     BridgeDown(usize),
     AliasCleared(usize),
     MacChanged(usize),
@@ -53,8 +61,10 @@ fn line() -> impl Strategy<Value = Line> {
         1 => Just(Line::Gc),
         2 => Just(Line::Reload),
         1 => tap.clone().prop_map(Line::TapMadeAnew),
+        1 => tap.clone().prop_map(Line::TapRenamed),
         1 => tap.prop_map(Line::PortTakenOut),
         1 => bridge.clone().prop_map(Line::BridgeDeleted),
+        1 => bridge.clone().prop_map(Line::StrangersBridge),
         1 => bridge.clone().prop_map(Line::BridgeDown),
         1 => bridge.clone().prop_map(Line::AliasCleared),
         1 => bridge.prop_map(Line::MacChanged),
@@ -123,10 +133,17 @@ impl Fake {
                 return self.runs(&[actor(Verb::Reload, 0), actor(Verb::Reload, 2)]);
             }
             Line::TapMadeAnew(tap) => {
-                if let Some(index) = self.index(TAPS[tap]) {
-                    self.host.remove_link(index);
+                for name in [TAPS[tap], RENAMED[tap]] {
+                    self.remove(name);
                 }
                 self.add_tap(TAPS[tap]);
+            }
+            Line::TapRenamed(tap) => {
+                if let Some(link) =
+                    self.index(TAPS[tap]).and_then(|at| self.host.links.get_mut(&at))
+                {
+                    RENAMED[tap].clone_into(&mut link.name);
+                }
             }
             Line::PortTakenOut(tap) => {
                 if let Some(link) =
@@ -136,15 +153,18 @@ impl Fake {
                     link.forwarded_groups = 0;
                 }
             }
-            Line::BridgeDeleted(number) => {
-                if let Some(index) = bridge(self, number) {
-                    self.host.remove_link(index);
-                }
+            Line::BridgeDeleted(number) => self.remove(BRIDGES[number]),
+            Line::StrangersBridge(number) => {
+                self.remove(BRIDGES[number]);
+                let kind = LinkKind::Bridge { stp: false, forward_delay: 1500 };
+                let bridge = self.host.add_link(BRIDGES[number], self.next, kind);
+                bridge.mac = Some(Mac(STRANGERS_MAC));
+                self.next += 1;
             }
             Line::BridgeDown(number) => self.change(number, |link| link.up = false),
             Line::AliasCleared(number) => self.change(number, |link| link.alias.clear()),
             Line::MacChanged(number) => self.change(number, |link| {
-                link.mac = Some(kvmnet_core::model::Mac([0x52, 0x54, 0, 1, 2, 3]));
+                link.mac = Some(Mac([0x52, 0x54, 0, 1, 2, 3]));
             }),
             Line::AddressRemoved => {
                 if let Some(index) = bridge(self, 0) {
@@ -161,6 +181,12 @@ impl Fake {
             Line::ForwardingOff => self.host.ip_forward = false,
         }
         true
+    }
+
+    fn remove(&mut self, link: &str) {
+        if let Some(index) = self.index(link) {
+            self.host.remove_link(index);
+        }
     }
 
     fn change(&mut self, bridge: usize, change: impl FnOnce(&mut kvmnet_core::model::Link)) {
@@ -219,18 +245,33 @@ fn alias(alias: &str) -> String {
         .map_or_else(|| alias.to_owned(), |mark| Mark { forwarding: false, ..mark }.to_string())
 }
 
-struct Real {
+struct Real<'a> {
     host: Host,
     taps: BTreeMap<usize, Tap>,
+    /// What is in each table that nobody has touched.
+    wanted: &'a BTreeMap<String, String>,
 }
 
-impl Real {
-    fn new() -> Self {
+/// The tables of both networks as they are made, by their names.
+fn wanted_tables() -> BTreeMap<String, String> {
+    let nothing = BTreeMap::new();
+    let mut real = Real::new(&nothing);
+    assert!([0, 2].into_iter().all(|tap| real.live(Line::Natup(tap))));
+    let tables = real.host.nft_tables();
+    let listed = tables.iter().map(|table| {
+        let (family, name) = table.split_once(' ').expect("a family and a name");
+        (name.to_owned(), real.host.nft(family, name).expect("it is listed"))
+    });
+    listed.collect()
+}
+
+impl<'a> Real<'a> {
+    fn new(wanted: &'a BTreeMap<String, String>) -> Self {
         let host = Host::bare();
         host.ok("sysctl -w net.ipv4.ip_forward=0");
         host.describe("lab", "mode = \"isolated\"\ntaps = [\"lab*\"]\n");
         let taps = TAPS.iter().enumerate().map(|(number, tap)| (number, host.tap(tap))).collect();
-        Self { host, taps }
+        Self { host, taps, wanted }
     }
 
     fn live(&mut self, line: Line) -> bool {
@@ -253,8 +294,16 @@ impl Real {
                 self.taps.insert(tap, self.host.tap(TAPS[tap]));
                 true
             }
+            Line::TapRenamed(tap) => {
+                change(format!("ip link set {} name {}", TAPS[tap], RENAMED[tap]))
+            }
             Line::PortTakenOut(tap) => change(format!("ip link set {} nomaster", TAPS[tap])),
             Line::BridgeDeleted(bridge) => change(format!("ip link del {}", BRIDGES[bridge])),
+            Line::StrangersBridge(bridge) => change(format!(
+                "ip link del {0}; ip link add {0} address {1} type bridge; ip link set {0} up",
+                BRIDGES[bridge],
+                Mac(STRANGERS_MAC)
+            )),
             Line::BridgeDown(bridge) => change(format!("ip link set {} down", BRIDGES[bridge])),
             Line::AliasCleared(bridge) => {
                 change(format!("ip link set {} alias ''", BRIDGES[bridge]))
@@ -297,18 +346,20 @@ impl Real {
         for table in self.host.nft_tables() {
             let (family, name) = table.split_once(' ').expect("a family and a name");
             let listed = self.host.nft(family, name).unwrap_or_default();
-            // An isolated network's has a chain whose policy says all.
-            let has_rules = name == "kvmnet-lab" || listed.contains("masquerade");
-            let what = if has_rules { "as it should be" } else { "without rules" };
-            snapshot.insert(format!("table {name}"), what.to_owned());
+            let what = match self.wanted.get(name) {
+                Some(wanted) if *wanted == listed => "as it should be".to_owned(),
+                _ if listed.contains("policy drop") || listed.contains("masquerade") => listed,
+                _ => "without rules".to_owned(),
+            };
+            snapshot.insert(format!("table {name}"), what);
         }
         snapshot.insert("ip_forward".to_owned(), self.host.sysctl("net/ipv4/ip_forward"));
         snapshot
     }
 }
 
-fn play(story: &[Line]) -> Result<(), String> {
-    let (mut fake, mut real) = (Fake::new(), Real::new());
+fn play(story: &[Line], wanted: &BTreeMap<String, String>) -> Result<(), String> {
+    let (mut fake, mut real) = (Fake::new(), Real::new(wanted));
     for (number, &line) in story.iter().enumerate() {
         let succeeded = (fake.live(line), real.live(line));
         let (wanted, found) = (fake.snapshot(), real.snapshot());
@@ -341,9 +392,10 @@ fn the_fake_is_true() {
     };
     let mut tally = Tally::new("random stories, on the fake and on the kernel");
     let count = RefCell::new((0, &mut tally));
+    let wanted = wanted_tables();
     let stories = prop::collection::vec(line(), 1..=12);
     let result = TestRunner::new(config).run(&stories, |story| {
-        play(&story).map_err(TestCaseError::fail)?;
+        play(&story, &wanted).map_err(TestCaseError::fail)?;
         let mut count = count.borrow_mut();
         count.0 += story.len();
         count.1.converged();
