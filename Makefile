@@ -205,14 +205,14 @@ test: firewalls managers systemd-guest kernels build
 	@tests/fuzz unpack
 	$(TEST) --no-run
 	@echo 'make test: $(words $(PROGRAMS)) programs, two at once; what each says comes when it ends'
-	@$(MAKE) --no-print-directory --keep-going --jobs=2 --output-sync=target test-guests test-others
+	@$(MAKE) --no-print-directory --keep-going --jobs=2 test-guests test-others
 
 .PHONY: test-guests test-others test-units $(addprefix test-,$(PROGRAMS))
 test-guests:
-	@$(MAKE) --no-print-directory --keep-going --jobs=1 $(addprefix test-,$(GUESTS))
+	@CARGO='$(CARGO)' TARGET='$(TARGET)' tests/in-turn $(GUESTS)
 
 test-others:
-	@$(MAKE) --no-print-directory --keep-going --jobs=1 test-units $(addprefix test-,$(filter-out $(GUESTS),$(PROGRAMS)))
+	@CARGO='$(CARGO)' TARGET='$(TARGET)' tests/in-turn units $(filter-out $(GUESTS),$(PROGRAMS))
 
 # kvmnet is the one program that has any.
 test-units:
@@ -223,18 +223,27 @@ $(addprefix test-,$(PROGRAMS)): test-%:
 	@$(TEST) --test $*
 
 # Of the same tests those that are campaigns of faults; they run whole, and write their figures to this
-# file. Then the fuzzer, so many seconds for each test.
+# file. Then the fuzzer, so many seconds for each test. What kills waits for the kernel most of the time, and
+# runs beside the others.
 TORTURE    := $(CURDIR)/target/torture.jsonl
-CAMPAIGNS  := crash_points explore killed limits pinned_killed random_runs replay
+KILLING    := crash_points killed limits pinned_killed
 FUZZ_SECONDS := 60
 
 torture: setup build
 	@rm -f '$(TORTURE)'
-	@export KVMNET_TORTURE='$(TORTURE)'; passed=0; \
-	$(CARGO) test --workspace --locked --target $(TARGET) --no-fail-fast \
-	    $(addprefix --test ,$(CAMPAIGNS)) || passed=$$?; \
-	tests/fuzz $(FUZZ_SECONDS) || passed=$$?; \
+	$(TEST) --no-run
+	@passed=0; \
+	KVMNET_TORTURE='$(TORTURE)' $(MAKE) --no-print-directory --keep-going --jobs=2 \
+	    torture-killing torture-others || passed=$$?; \
 	$(CARGO) run --quiet --locked --target $(TARGET) -p kvmnet-tests --bin torture -- '$(TORTURE)' && exit $$passed
+
+.PHONY: torture-killing torture-others
+torture-killing:
+	@$(TEST) $(addprefix --test ,$(KILLING))
+
+torture-others:
+	@passed=0; $(TEST) --test explore --test random_runs --test replay || passed=$$?; \
+	tests/fuzz $(FUZZ_SECONDS) || passed=$$?; exit $$passed
 
 fuzz: setup require-cargo
 	@tests/fuzz $(FUZZ_SECONDS)
