@@ -23,10 +23,21 @@ pub(super) struct Attributes<'a>(&'a [u8]);
 impl<'a> Attributes<'a> {
     /// Those behind a header of so many bytes.
     pub fn behind(header: usize, bytes: &'a [u8]) -> Result<Self, Malformed> {
-        let attributes = Self(bytes.get(header..).ok_or(Malformed)?);
-        let mut run = attributes.into_iter();
-        while run.next().is_some() {}
-        if run.0.is_empty() { Ok(attributes) } else { Err(Malformed) }
+        Self::each(header, bytes, |_, _| Ok(()))?;
+        Ok(Self(&bytes[header..]))
+    }
+
+    /// Hands each of those behind a header of so many bytes to `take`, in one pass.
+    pub fn each(
+        header: usize,
+        bytes: &'a [u8],
+        mut take: impl FnMut(u16, &'a [u8]) -> Result<(), Malformed>,
+    ) -> Result<(), Malformed> {
+        let mut run = Self(bytes.get(header..).ok_or(Malformed)?).into_iter();
+        for (kind, value) in run.by_ref() {
+            take(kind, value)?;
+        }
+        if run.0.is_empty() { Ok(()) } else { Err(Malformed) }
     }
 
     /// The value of the first attribute of `kind`.
@@ -64,7 +75,7 @@ impl<'a> Iterator for Iter<'a> {
 }
 
 fn first<const N: usize>(bytes: &[u8]) -> Option<[u8; N]> {
-    bytes.get(..N)?.try_into().ok()
+    bytes.first_chunk().copied()
 }
 
 pub(super) fn read_u8(bytes: &[u8]) -> Option<u8> {

@@ -139,7 +139,6 @@ fn dump(
 
 /// Reads a link message.
 fn parse(payload: &[u8]) -> Result<Link, Malformed> {
-    let attributes = Attributes::behind(HEADER, payload)?;
     let index = payload.get(4..).and_then(read_u32).ok_or(Malformed)?;
     let flags = payload.get(8..).and_then(read_u32).ok_or(Malformed)?;
     let mut link = Link {
@@ -158,8 +157,8 @@ fn parse(payload: &[u8]) -> Result<Link, Malformed> {
         alias: String::new(),
         inet6: None,
     };
-    // Once through: of a thousand ports each has thirty of them.
-    for (kind, value) in attributes {
+    // Once through: of a thousand ports each has some eighty of them.
+    Attributes::each(HEADER, payload, |kind, value| {
         match kind {
             libc::IFLA_IFNAME => link.name = read_string(value),
             libc::IFLA_IFALIAS => link.alias = read_string(value),
@@ -169,9 +168,9 @@ fn parse(payload: &[u8]) -> Result<Link, Malformed> {
             libc::IFLA_CARRIER => link.carrier = read_u8(value) == Some(1),
             libc::IFLA_ADDRESS => link.mac = value.try_into().ok().map(Mac),
             libc::IFLA_LINKINFO => {
-                let info = Info::read(Attributes::behind(0, value)?)?;
+                let info = Info::read(value)?;
                 link.kind = info.kind();
-                link.forwarded_groups = info.forwarded_groups();
+                link.forwarded_groups = info.forwarded_groups;
                 link.filters_frames = info.filters_frames();
             }
             libc::IFLA_AF_SPEC => {
@@ -180,7 +179,8 @@ fn parse(payload: &[u8]) -> Result<Link, Malformed> {
             }
             _ => {}
         }
-    }
+        Ok(())
+    })?;
     Ok(link)
 }
 
@@ -190,24 +190,36 @@ struct Info<'a> {
     kind: &'a [u8],
     /// What belongs to its kind.
     data: Attributes<'a>,
-    /// What belongs to it as a port.
-    port: Attributes<'a>,
+    /// As a port of a bridge.
+    forwarded_groups: u16,
 }
 
 impl<'a> Info<'a> {
-    fn read(info: Attributes<'a>) -> Result<Self, Malformed> {
-        let word = |kind| info.find(kind).map(without_nul);
-        let kind = word(libc::IFLA_INFO_KIND).unwrap_or_default();
+    fn read(info: &'a [u8]) -> Result<Self, Malformed> {
+        let [mut kind, mut data, mut port_kind, mut port] = [&[][..]; 4];
+        Attributes::each(0, info, |found, value| {
+            match found {
+                libc::IFLA_INFO_KIND => kind = without_nul(value),
+                libc::IFLA_INFO_DATA => data = value,
+                libc::IFLA_INFO_SLAVE_KIND => port_kind = without_nul(value),
+                libc::IFLA_INFO_SLAVE_DATA => port = value,
+                _ => {}
+            }
+            Ok(())
+        })?;
         // Other kinds have other meanings for the numbers, and needn't have attributes at all.
         let is_known = matches!(kind, b"bridge" | b"tun");
-        Ok(Self {
-            data: if is_known { info.nested(libc::IFLA_INFO_DATA)? } else { Attributes::default() },
-            port: match word(libc::IFLA_INFO_SLAVE_KIND) {
-                Some(b"bridge") => info.nested(libc::IFLA_INFO_SLAVE_DATA)?,
-                _ => Attributes::default(),
-            },
-            kind,
-        })
+        let data = if is_known { Attributes::behind(0, data)? } else { Attributes::default() };
+        let mut forwarded_groups = 0;
+        if port_kind == b"bridge" {
+            Attributes::each(0, port, |found, value| {
+                if found == raw::IFLA_BRPORT_GROUP_FWD_MASK as u16 {
+                    forwarded_groups = read_u16(value).unwrap_or_default();
+                }
+                Ok(())
+            })?;
+        }
+        Ok(Self { kind, data, forwarded_groups })
     }
 
     fn kind(&self) -> LinkKind {
@@ -230,11 +242,6 @@ impl<'a> Info<'a> {
             }
             other => LinkKind::Other(read_string(other)),
         }
-    }
-
-    fn forwarded_groups(&self) -> u16 {
-        let mask = self.port.find(raw::IFLA_BRPORT_GROUP_FWD_MASK as u16);
-        mask.and_then(read_u16).unwrap_or_default()
     }
 
     fn filters_frames(&self) -> bool {
