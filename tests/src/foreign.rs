@@ -34,7 +34,8 @@ impl Host {
         let mut addresses = Vec::new();
         wait_until(SETTLING, || {
             addresses = self.json(&["ip", "-json", "address"]);
-            addresses.iter().all(is_settled) && {
+            let is_done = |link| is_settled(link) && has_carrier_of_ports(link, &addresses);
+            addresses.iter().all(is_done) && {
                 let local = self.json(&["ip", "-6", "-json", "route", "show", "table", "local"]);
                 addresses.iter().all(|link| has_routes(link, &local))
             }
@@ -62,11 +63,20 @@ impl Host {
     }
 }
 
+fn has_flag(link: &Value, flag: &str) -> bool {
+    link["flags"].as_array().is_some_and(|flags| flags.iter().any(|found| found == flag))
+}
+
+/// Whether a bridge has the carrier that a port of its has: it is passed on within a second.
+fn has_carrier_of_ports(bridge: &Value, all: &[Value]) -> bool {
+    let brings = |port: &Value| port["master"] == bridge["ifname"] && has_flag(port, "LOWER_UP");
+    !has_flag(bridge, "UP") || has_flag(bridge, "LOWER_UP") || !all.iter().any(brings)
+}
+
 /// Whether a link has the addresses and routes that its carrier brings. An address of IPv6 comes when
 /// the carrier is passed on, and its route when nobody else was found to have it.
 fn is_settled(link: &Value) -> bool {
-    let flags = link["flags"].as_array().map_or(&[][..], Vec::as_slice);
-    let is = |flag: &str| flags.iter().any(|found| found == flag);
+    let is = |flag: &str| has_flag(link, flag);
     if !is("UP") {
         return true;
     }
@@ -84,9 +94,8 @@ fn has_routes(link: &Value, local: &[Value]) -> bool {
             |route: &Value| route["dev"] == link["ifname"] && route["dst"] == address["local"];
         address["family"] != "inet6" || address["dadfailed"] == true || local.iter().any(is_its)
     };
-    let flags = link["flags"].as_array().map_or(&[][..], Vec::as_slice);
     let addresses = link["addr_info"].as_array().map_or(&[][..], Vec::as_slice);
-    !flags.iter().any(|flag| flag == "LOWER_UP") || addresses.iter().all(has_route)
+    !has_flag(link, "LOWER_UP") || addresses.iter().all(has_route)
 }
 
 impl Foreign {
@@ -196,6 +205,24 @@ mod tests {
         assert!(!link(&["UP", "NO-CARRIER"], "UP", asked.clone()));
         assert!(link(&["UP", "NO-CARRIER"], "DOWN", asks.clone()) && link(&[], "DOWN", asks));
         assert!(link(&up, "UP", json!({"tentative": true, "dadfailed": true})));
+    }
+
+    #[test]
+    fn the_carrier_of_a_port_is_waited_for() {
+        let link = |name: &str, master: &str, flags: &[&str]| json!({"ifname": name, "master": master, "flags": flags});
+        let port = link("t6", "br1", &["UP", "LOWER_UP"]);
+        let idle = link("veth0", "br1", &["UP", "NO-CARRIER"]);
+        let bridge = |flags: &[&str]| json!({"ifname": "br1", "flags": flags});
+        let waits = bridge(&["UP", "NO-CARRIER"]);
+        assert!(!has_carrier_of_ports(&waits, &[waits.clone(), idle.clone(), port.clone()]));
+        assert!(has_carrier_of_ports(&waits, &[waits.clone(), idle]));
+        assert!(has_carrier_of_ports(
+            &waits,
+            &[waits.clone(), link("t6", "br2", &["UP", "LOWER_UP"])]
+        ));
+        for flags in [&["UP", "LOWER_UP"][..], &[]] {
+            assert!(has_carrier_of_ports(&bridge(flags), &[port.clone()]));
+        }
     }
 
     #[test]
