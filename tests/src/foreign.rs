@@ -221,7 +221,7 @@ mod tests {
             &[waits.clone(), link("t6", "br2", &["UP", "LOWER_UP"])]
         ));
         for flags in [&["UP", "LOWER_UP"][..], &[]] {
-            assert!(has_carrier_of_ports(&bridge(flags), &[port.clone()]));
+            assert!(has_carrier_of_ports(&bridge(flags), std::slice::from_ref(&port)));
         }
     }
 
