@@ -51,7 +51,7 @@ help:
 	@echo 'make build      build the programs: static, stripped, in $(RELEASE)'
 	@echo 'make demo       two real guests on the default NAT network, in namespaces of their own'
 	@echo 'make test       the whole test suite (as root)'
-	@echo 'make torture    all faults instead of some, for an hour or so, and a table of what became of them'
+	@echo 'make torture    all faults instead of some, for three quarters of an hour, and a table of what became of them'
 	@echo 'make fuzz       fuzzes what reads files, arguments and answers, a minute each'
 	@echo 'make bench      kvmnet, its floor and what others have, measured side by side (as root)'
 	@echo 'make deb        build a package for Debian and Ubuntu, in target/packages'
