@@ -83,8 +83,14 @@ fn is_settled(link: &Value) -> bool {
     let known = !matches!(link["operstate"].as_str(), Some("DOWN" | "LOWERLAYERDOWN"));
     let addresses = link["addr_info"].as_array().map_or(&[][..], Vec::as_slice);
     let asked = |address: &Value| address["tentative"] == true && address["dadfailed"] != true;
-    // Without a carrier nobody can be asked.
-    is("LOWER_UP") == known && !(is("LOWER_UP") && addresses.iter().any(asked))
+    let matters = |address: &&Value| is("LOWER_UP") || is_link_local(address);
+    is("LOWER_UP") == known && !addresses.iter().filter(matters).any(asked)
+}
+
+/// Without a carrier nobody can be asked. But an address of this kind comes with a carrier only, and goes on
+/// asking when that is lost.
+fn is_link_local(address: &Value) -> bool {
+    address["scope"] == "link"
 }
 
 /// Whether the kernel has given each address of IPv6 the route to itself, which it does last.
@@ -95,7 +101,8 @@ fn has_routes(link: &Value, local: &[Value]) -> bool {
         address["family"] != "inet6" || address["dadfailed"] == true || local.iter().any(is_its)
     };
     let addresses = link["addr_info"].as_array().map_or(&[][..], Vec::as_slice);
-    !has_flag(link, "LOWER_UP") || addresses.iter().all(has_route)
+    let matters = |address: &&Value| has_flag(link, "LOWER_UP") || is_link_local(address);
+    addresses.iter().filter(matters).all(has_route)
 }
 
 impl Foreign {
@@ -205,6 +212,8 @@ mod tests {
         assert!(!link(&["UP", "NO-CARRIER"], "UP", asked.clone()));
         assert!(link(&["UP", "NO-CARRIER"], "DOWN", asks.clone()) && link(&[], "DOWN", asks));
         assert!(link(&up, "UP", json!({"tentative": true, "dadfailed": true})));
+        let lost = json!({"tentative": true, "scope": "link"});
+        assert!(!link(&["UP", "NO-CARRIER"], "DOWN", lost));
     }
 
     #[test]
