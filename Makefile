@@ -265,7 +265,7 @@ deb rpm: require-cargo
 # Both, installed, upgraded and removed in roots of their own, with a real guest.
 test-packages: deb rpm
 	@tests/package-root
-	$(CARGO) test --workspace --locked --target $(TARGET) --features kvmnet-tests/packages --test packages
+	$(TEST) --features kvmnet-tests/packages --test packages
 
 clean:
 	$(CARGO) clean

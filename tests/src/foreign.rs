@@ -81,16 +81,16 @@ fn is_settled(link: &Value) -> bool {
         return true;
     }
     let known = !matches!(link["operstate"].as_str(), Some("DOWN" | "LOWERLAYERDOWN"));
-    let addresses = link["addr_info"].as_array().map_or(&[][..], Vec::as_slice);
-    let asked = |address: &Value| address["tentative"] == true && address["dadfailed"] != true;
-    let matters = |address: &&Value| is("LOWER_UP") || is_link_local(address);
-    is("LOWER_UP") == known && !addresses.iter().filter(matters).any(asked)
+    let asks = |address: &Value| address["tentative"] == true && address["dadfailed"] != true;
+    is("LOWER_UP") == known && !awaited_addresses(link).any(asks)
 }
 
-/// Without a carrier nobody can be asked. But an address of this kind comes with a carrier only, and goes on
-/// asking when that is lost.
-fn is_link_local(address: &Value) -> bool {
-    address["scope"] == "link"
+/// The addresses of a link that it may still ask others about. Without a carrier nobody can be asked. But a
+/// link-local address comes with a carrier only, and goes on asking when that is lost.
+fn awaited_addresses(link: &Value) -> impl Iterator<Item = &Value> {
+    let addresses = link["addr_info"].as_array().map_or(&[][..], Vec::as_slice);
+    let has_carrier = has_flag(link, "LOWER_UP");
+    addresses.iter().filter(move |address| has_carrier || address["scope"] == "link")
 }
 
 /// Whether the kernel has given each address of IPv6 the route to itself, which it does last.
@@ -100,9 +100,7 @@ fn has_routes(link: &Value, local: &[Value]) -> bool {
             |route: &Value| route["dev"] == link["ifname"] && route["dst"] == address["local"];
         address["family"] != "inet6" || address["dadfailed"] == true || local.iter().any(is_its)
     };
-    let addresses = link["addr_info"].as_array().map_or(&[][..], Vec::as_slice);
-    let matters = |address: &&Value| has_flag(link, "LOWER_UP") || is_link_local(address);
-    addresses.iter().filter(matters).all(has_route)
+    awaited_addresses(link).all(has_route)
 }
 
 impl Foreign {

@@ -157,7 +157,7 @@ fn parse(payload: &[u8]) -> Result<Link, Malformed> {
         alias: String::new(),
         inet6: None,
     };
-    // Once through: of a thousand ports each has some eighty of them.
+    // Once through: of a thousand ports each has some ninety of them.
     Attributes::each(HEADER, payload, |kind, value| {
         match kind {
             libc::IFLA_IFNAME => link.name = read_string(value),
