@@ -124,7 +124,7 @@ fn signals_of_the_terminal_do_not_end_a_run() {
 fn lock_file(host: &Host) -> String {
     // Any run makes it.
     host.helper("natdown", &["vnet9"]);
-    host.ok("echo /run/kvmnet/net-$(stat -L -c %i /proc/self/ns/net)").trim().to_owned()
+    host.ok("echo /run/kvmnet/net-*").trim().to_owned()
 }
 
 fn wait_for_lock(host: &Host, lock: &str) {

@@ -19,5 +19,5 @@ pub mod process;
 mod report;
 
 pub use error::{Chain, Error};
-pub use lock::{Lock, LockError};
+pub use lock::{Lock, LockError, Namespace};
 pub use report::Report;

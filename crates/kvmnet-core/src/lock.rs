@@ -3,21 +3,25 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use linux_raw_sys::net as raw;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, Flock, FlockArg, OFlag, openat};
+use nix::sys::socket::getsockopt;
 use nix::sys::stat::{Mode, SFlag, fstat, lstat, major, minor, mkdirat, stat};
 use nix::unistd::{Uid, geteuid};
+use nix::{getsockopt_impl, sockopt_impl};
 use thiserror::Error;
 
 /// Root's own: whoever can open the lock's file can hold it, and so stop every start of a VM.
 const DIRECTORY: &str = "/run/kvmnet";
 const NETWORK_NAMESPACE: &str = "/proc/self/ns/net";
+const NETNS_COOKIE: libc::c_int = raw::SO_NETNS_COOKIE as libc::c_int;
 const OWN_LOCKS: &str = "/proc/locks";
 
 /// How long one and the same holder may keep the lock. Two hundred shutdowns in a row take longer,
@@ -59,6 +63,37 @@ pub enum LockError {
     },
 }
 
+sockopt_impl!(
+    /// The number of the socket's network namespace (`asm-generic/socket.h`, Linux 5.14).
+    NetnsCookie,
+    GetOnly,
+    libc::SOL_SOCKET,
+    NETNS_COOKIE,
+    u64
+);
+
+/// A network namespace, by a number that no other has as long as it is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Namespace(u64);
+
+impl Namespace {
+    /// That of a socket, which is the one that its process was in.
+    ///
+    /// # Errors
+    /// Those of getsockopt(2); on a kernel before 5.14 those of stat(2), by `/proc`.
+    pub fn of_socket(socket: BorrowedFd<'_>) -> io::Result<Self> {
+        match getsockopt(&socket, NetnsCookie) {
+            // Only this: two runs that name one namespace by different numbers would run at once.
+            Err(Errno::ENOPROTOOPT) => Ok(Self(stat(NETWORK_NAMESPACE)?.st_ino)),
+            cookie => Ok(Self(cookie?)),
+        }
+    }
+
+    fn lock(self) -> PathBuf {
+        Path::new(DIRECTORY).join(format!("net-{}", self.0))
+    }
+}
+
 /// The lock, held until dropped.
 pub struct Lock {
     file: Option<Flock<File>>,
@@ -75,15 +110,15 @@ impl Drop for Lock {
 }
 
 impl Lock {
-    /// Takes the lock of the process's network namespace, waiting for it where need be.
+    /// Takes a network namespace's lock, waiting for it where need be.
     ///
     /// # Errors
     /// [`LockError::Held`] where the same process has held it for 5 s; the others where the lock
     /// can't be made, or not safely.
-    pub fn acquire() -> Result<Self, LockError> {
+    pub fn acquire(namespace: Namespace) -> Result<Self, LockError> {
         let user = geteuid();
         make_directory(user)?;
-        let path = path()?;
+        let path = namespace.lock();
         loop {
             let file = wait(open(&path)?, &path)?;
             let found = fstat(file.as_fd()).map_err(|errno| system(&path, "look at it", errno))?;
@@ -99,19 +134,13 @@ impl Lock {
         }
     }
 
-    /// Whether some run has it, in the process's network namespace. This neither opens the file nor
-    /// takes the lock, if only for a moment: nobody is held up. Where it can't be seen, nobody has it.
+    /// Whether some run has a network namespace's. This neither opens the file nor takes the lock, if
+    /// only for a moment: nobody is held up. Where it can't be seen, nobody has it.
     #[must_use]
-    pub fn is_held() -> bool {
-        let file = path().ok().and_then(|path| fs::symlink_metadata(path).ok());
+    pub fn is_held(namespace: Namespace) -> bool {
+        let file = fs::symlink_metadata(namespace.lock()).ok();
         file.and_then(|file| holder_of(&file)).is_some()
     }
-}
-
-fn path() -> Result<PathBuf, LockError> {
-    let namespace = stat(NETWORK_NAMESPACE)
-        .map_err(|errno| system(Path::new(NETWORK_NAMESPACE), "look at it", errno))?;
-    Ok(Path::new(DIRECTORY).join(format!("net-{}", namespace.st_ino)))
 }
 
 fn system(path: &Path, what: &'static str, source: impl Into<io::Error>) -> LockError {

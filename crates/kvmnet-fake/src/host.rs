@@ -274,9 +274,13 @@ impl FakeHost {
         });
         let bridges = of_interest
             .map(|link| BridgeView {
-                ports: self.ports(link.index).cloned().collect(),
+                ports: match owner_of(link, known) {
+                    None if !is_spoken_of(link) => Vec::new(),
+                    _ => self.ports(link.index).cloned().collect(),
+                },
                 addresses: match owner_of(link, known) {
                     Some(_) if self.connected.is_empty() => Vec::new(),
+                    None if Some(link.index) != master => Vec::new(),
                     _ => self.addresses.get(&link.index).cloned().unwrap_or_default(),
                 },
                 zone: match owner_of(link, known) {

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use kvmnet_core::kernel::System;
 use kvmnet_core::model::LinkKind;
 use kvmnet_core::plan::{PortOf, port_of};
-use kvmnet_core::{Lock, helper};
+use kvmnet_core::{Lock, Namespace, helper};
 
 use crate::print;
 
@@ -53,9 +53,13 @@ pub fn answer(mut arguments: impl Iterator<Item = OsString>) -> Option<ExitCode>
     let Ok(mut kernel) = System::open() else {
         return Some(ExitCode::FAILURE);
     };
+    let namespace = kernel.namespace();
     let mut look = || look(&mut kernel, index, was_ours);
-    let is_ours =
-        if may_wait { wait(PATIENCE, look, is_run_under_way) } else { look() == PortOf::Kvmnet };
+    let is_ours = if may_wait {
+        wait(PATIENCE, look, || is_run_under_way(namespace))
+    } else {
+        look() == PortOf::Kvmnet
+    };
     let is_said = is_ours && print::whole(&mut io::stdout().lock(), PORT.as_bytes()).is_ok();
     Some(if is_said { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -72,10 +76,10 @@ fn look(kernel: &mut System, index: u32, was_ours: bool) -> PortOf {
 }
 
 /// Whether a helper runs, or has begun to: on a busy machine it takes a while to get to the lock.
-fn is_run_under_way() -> bool {
+fn is_run_under_way(namespace: Namespace) -> bool {
     let is_helper =
         |process: io::Result<DirEntry>| process.is_ok_and(|process| is_helper(&process.path()));
-    Lock::is_held() || fs::read_dir("/proc").is_ok_and(|mut all| all.any(is_helper))
+    Lock::is_held(namespace) || fs::read_dir("/proc").is_ok_and(|mut all| all.any(is_helper))
 }
 
 /// Whether a process is a helper, or this program in the place of one.

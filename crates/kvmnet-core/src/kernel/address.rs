@@ -10,8 +10,9 @@ use neli::types::RtBuffer;
 
 use super::KernelError;
 use super::attributes::{Attributes, Malformed, read_u32};
+use super::batch::Batch;
 use super::payload::Payload;
-use super::socket::{Batch, Socket};
+use super::socket::Socket;
 use crate::model::Link;
 
 /// `sizeof(struct ifaddrmsg)`.

@@ -8,9 +8,10 @@ use neli::consts::nl::NlmF;
 use nix::errno::Errno;
 
 use super::attributes::{Attributes, Malformed};
+use super::batch::Batch;
 use super::nfnetlink::{self, HEADER, nested};
 use super::payload::Payload;
-use super::socket::{Batch, Socket};
+use super::socket::Socket;
 use super::{KernelError, sysctl};
 
 /// How many connections this network namespace has.

@@ -5,7 +5,8 @@ use nix::errno::Errno;
 
 use super::link;
 use super::nftables::FoundTable;
-use super::{KernelError, System, address, nftables, route, sysctl};
+use super::socket::Socket;
+use super::{KernelError, System, address, netconf, nftables, route, sysctl};
 use crate::model::{
     ForwardChain, HostForwarding, HostRoute, HostView, InterfaceName, Link, LinkKind, RulesState,
     Sysctl, Table, TableId, TableState,
@@ -43,7 +44,7 @@ impl System {
             dropping_chains,
             filters,
             legacy_unread: None,
-            forwarding: forwarding(&links)?,
+            forwarding: forwarding(&mut self.route, &links)?,
             bridge_netfilter: sysctl::bridge_netfilter()?,
             links,
         })
@@ -97,8 +98,8 @@ fn permitted<T>(answer: Result<T, KernelError>) -> Result<Option<T>, KernelError
     }
 }
 
-fn forwarding(links: &[Link]) -> Result<HostForwarding, KernelError> {
-    let global = sysctl::is_on(&Sysctl::ForwardIpv4)?;
+fn forwarding(socket: &mut Socket, links: &[Link]) -> Result<HostForwarding, KernelError> {
+    let global = netconf::forwards_ipv4(socket)?;
     let mut bridges = Vec::new();
     for link in links.iter().filter(|link| matches!(link.kind, LinkKind::Bridge { .. })) {
         let interface = InterfaceName::parse(link.name.as_ref()).ok();

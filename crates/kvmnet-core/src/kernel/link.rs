@@ -1,5 +1,7 @@
 //! Asking for links, and reading what the kernel says of them (rtnetlink(7), `linux/if_link.h`).
 
+use std::ops::ControlFlow;
+
 use linux_raw_sys::netlink as raw;
 use neli::consts::rtnl::{Ifla, IflaInfo, RtAddrFamily, Rtm};
 use neli::rtnl::IfinfomsgBuilder;
@@ -9,8 +11,9 @@ use super::KernelError;
 use super::attributes::{
     Attributes, Malformed, read_i32, read_string, read_u8, read_u16, read_u32, without_nul,
 };
+use super::batch::Batch;
 use super::payload::Payload;
-use super::socket::{Batch, Socket};
+use super::socket::Socket;
 use crate::model::{Inet6, Link, LinkKind, Mac};
 
 /// `sizeof(struct ifinfomsg)`.
@@ -88,14 +91,37 @@ pub(super) fn one(socket: &mut Socket, which: Which<'_>) -> Result<Option<Link>,
 
 /// All links of a kind.
 pub(super) fn all_of_kind(socket: &mut Socket, kind: &str) -> Result<Vec<Link>, KernelError> {
-    let of_kind = |question: &mut Payload| {
-        question.nest(Ifla::Linkinfo, |info| {
-            info.put(IflaInfo::Kind, kind);
-        });
+    Ok(one_and_all_of_kind(socket, None, kind)?.1)
+}
+
+/// Looks up one link, where one is asked for, and all of a kind, in one send.
+pub(super) fn one_and_all_of_kind(
+    socket: &mut Socket,
+    which: Option<Which<'_>>,
+    kind: &str,
+) -> Result<(Option<Link>, Vec<Link>), KernelError> {
+    let dumped = usize::from(which.is_some());
+    let ask = |batch: &mut Batch| {
+        if let Some(which) = which {
+            get(batch, which);
+        }
+        let of_kind = |question: &mut Payload| {
+            question.nest(Ifla::Linkinfo, |info| {
+                info.put(IflaInfo::Kind, kind);
+            });
+        };
+        push_dump(batch, of_kind, &format!("list the links of kind {kind}"));
     };
-    let links = dump(socket, of_kind, &format!("list the links of kind {kind}"))?;
-    // The filter is a wish: what doesn't fit can come all the same.
-    Ok(links.into_iter().filter(|link| matches_kind(link, kind)).collect())
+    socket.read(ask, |(one, all): &mut (Option<Link>, Vec<Link>), number, payload| {
+        let link = parse(payload)?;
+        if number != dumped {
+            *one = Some(link);
+        } else if matches_kind(&link, kind) {
+            // The filter is a wish: what doesn't fit can come all the same.
+            all.push(link);
+        }
+        Ok(())
+    })
 }
 
 /// The ports of one master.
@@ -105,6 +131,45 @@ pub(super) fn ports_of(socket: &mut Socket, master: &Link) -> Result<Vec<Link>, 
     };
     let ports = dump(socket, of_master, &format!("list the ports of {}", master.name))?;
     Ok(ports.into_iter().filter(|port| port.master == Some(master.index)).collect())
+}
+
+/// Of the ports of these masters as many as it takes to have one on each that `suffices`: of a thousand
+/// the first few, as a rule. All where there is none.
+pub(super) fn some_ports_of(
+    socket: &mut Socket,
+    masters: &[&Link],
+    suffices: impl Fn(&Link) -> bool,
+) -> Result<Vec<Link>, KernelError> {
+    let ask = |batch: &mut Batch| match masters {
+        [master] => {
+            let of_master = |question: &mut Payload| {
+                question.put(Ifla::Master, master.index);
+            };
+            push_dump(batch, of_master, &format!("list the ports of {}", master.name));
+        }
+        _ => push_dump(batch, |_| {}, "list the links"),
+    };
+    let found = socket.read_until(ask, |found: &mut SomePorts, _, payload| {
+        let port = parse(payload)?;
+        let is_port = |master: &&Link| port.master == Some(master.index);
+        let Some(master) = masters.iter().position(is_port) else {
+            return Ok(ControlFlow::Continue(()));
+        };
+        if suffices(&port) && !found.satisfied.contains(&master) {
+            found.satisfied.push(master);
+        }
+        found.ports.push(port);
+        let is_enough = found.satisfied.len() == masters.len();
+        Ok(if is_enough { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+    })?;
+    Ok(found.ports)
+}
+
+#[derive(Default)]
+struct SomePorts {
+    ports: Vec<Link>,
+    /// Which of the masters have one that suffices.
+    satisfied: Vec<usize>,
 }
 
 /// All links of the network namespace.
@@ -125,16 +190,19 @@ fn dump(
     filter: impl Fn(&mut Payload),
     what: &str,
 ) -> Result<Vec<Link>, KernelError> {
-    let ask = |batch: &mut Batch| {
-        let mut question = message(IfinfomsgBuilder::default());
-        filter(&mut question);
-        skip_statistics(&mut question);
-        batch.dump(Rtm::Getlink, question, what);
-    };
+    let ask = |batch: &mut Batch| push_dump(batch, &filter, what);
     socket.read(ask, |links: &mut Vec<Link>, _, payload| {
         links.push(parse(payload)?);
         Ok(())
     })
+}
+
+/// Adds the question for all links that fit.
+fn push_dump(batch: &mut Batch, filter: impl Fn(&mut Payload), what: &str) {
+    let mut question = message(IfinfomsgBuilder::default());
+    filter(&mut question);
+    skip_statistics(&mut question);
+    batch.dump(Rtm::Getlink, question, what);
 }
 
 /// Reads a link message.

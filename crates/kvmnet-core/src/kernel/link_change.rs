@@ -7,10 +7,13 @@ use neli::rtnl::IfinfomsgBuilder;
 use nix::errno::Errno;
 
 use super::address;
+use super::batch::Batch;
 use super::link::{ADDR_GEN_MODE_NONE, message};
 use super::payload::Payload;
-use super::socket::Batch;
 use crate::model::{ALL_GROUPS, BRIDGE_GROUP, BridgeRepair, LinkChange, Mac};
+
+/// `IPV6_MIN_MTU` (`linux/ipv6.h`).
+const MIN_INET6_MTU: u32 = 1280;
 
 /// Adds the messages of one change.
 pub(super) fn push(batch: &mut Batch, change: &LinkChange) {
@@ -34,31 +37,36 @@ pub(super) fn push(batch: &mut Batch, change: &LinkChange) {
             mtu,
             no_inet6_address,
             forward_groups,
-            was_up: _,
+            was_up,
         } => {
-            if *no_inet6_address {
-                forbid_inet6_address(batch, *index, tap.as_str());
+            // The kernel makes the address when the tap comes up, and a tap loses it only by going down.
+            // With too small an MTU there is no IPv6 to be told of.
+            let at_once = *forward_groups && !was_up && mtu.is_none_or(|mtu| mtu >= MIN_INET6_MTU);
+            if *no_inet6_address && !at_once {
+                let mut forbid = message(by_index(*index).down());
+                forbid_inet6_address(&mut forbid);
+                let what = format!("let {tap} have no IPv6 address");
+                batch.change(Rtm::Newlink, NlmF::empty(), forbid, what);
             }
+            // A port's settings can't come before the port, so the tap stays down until then.
+            let builder = by_index(*index);
+            let builder = if *forward_groups { builder.down() } else { builder.up() };
             // All in one message: a port that is there before its address and MTU are set would
             // change the bridge's.
-            let place = |builder: IfinfomsgBuilder| {
-                let mut attach = message(builder);
-                attach.put_any(Ifla::Address, mac.map(|mac| mac.0));
-                attach.put_any(Ifla::Mtu, *mtu).put(Ifla::Master, *master);
-                attach
-            };
+            let mut attach = message(builder);
+            attach.put_any(Ifla::Address, mac.map(|mac| mac.0));
+            attach.put_any(Ifla::Mtu, *mtu).put(Ifla::Master, *master);
+            if *no_inet6_address && at_once {
+                forbid_inet6_address(&mut attach);
+            }
             let what = format!("make {tap} a port of {bridge}");
+            batch.change(Rtm::Newlink, NlmF::empty(), attach, what);
             if *forward_groups {
-                // A port's settings can't come before the port, so the tap stays down until then.
-                let attach = place(by_index(*index).down());
-                batch.change(Rtm::Newlink, NlmF::empty(), attach, what);
-                set_forwarded_groups(batch, *index, tap.as_str());
-                let what = format!("set {tap} up");
-                let up = message(by_index(*index).up());
+                // The kernel takes a port's settings before it sets the port up.
+                let mut up = message(by_index(*index).up());
+                forward_groups_of_port(&mut up);
+                let what = format!("let no frame of {tap} past the bridge, and set it up");
                 batch.change(Rtm::Newlink, NlmF::empty(), up, what);
-            } else {
-                let attach = place(by_index(*index).up());
-                batch.change(Rtm::Newlink, NlmF::empty(), attach, what);
             }
         }
         LinkChange::ReleaseTap { index, tap } => {
@@ -148,27 +156,19 @@ fn bridge_settings(message: &mut Payload, fill: impl FnOnce(&mut Payload)) {
     });
 }
 
-fn set_forwarded_groups(batch: &mut Batch, index: u32, tap: &str) {
-    let mut message = message(by_index(index));
+fn forward_groups_of_port(message: &mut Payload) {
     message.nest(Ifla::Linkinfo, |info| {
         info.put(IflaInfo::SlaveKind, "bridge").nest(IflaInfo::SlaveData, |port| {
             port.put(raw::IFLA_BRPORT_GROUP_FWD_MASK as u16, ALL_GROUPS);
         });
     });
-    let what = format!("let no frame of {tap} past the bridge");
-    batch.change(Rtm::Newlink, NlmF::empty(), message, what);
 }
 
-/// A message of its own, before the one that sets the tap up: in the same one the kernel makes the
-/// address first. It sets the tap down, since one that is up (libvirt's) has its address already,
-/// and loses it only so.
-fn forbid_inet6_address(batch: &mut Batch, index: u32, tap: &str) {
-    let mut message = message(by_index(index).down());
+/// In a message that leaves the link down: in one that sets it up the kernel makes the address first.
+fn forbid_inet6_address(message: &mut Payload) {
     message.nest(Ifla::AfSpec, |families| {
         families.nest(libc::AF_INET6 as u16, |inet6| {
             inet6.put(raw::IFLA_INET6_ADDR_GEN_MODE as u16, ADDR_GEN_MODE_NONE);
         });
     });
-    let what = format!("let {tap} have no IPv6 address");
-    batch.change(Rtm::Newlink, NlmF::empty(), message, what);
 }

@@ -3,6 +3,7 @@
 mod address;
 mod answer;
 mod attributes;
+mod batch;
 mod conntrack;
 mod error;
 #[cfg(test)]
@@ -11,6 +12,7 @@ mod host;
 mod link;
 mod link_change;
 mod neighbour;
+mod netconf;
 mod nfnetlink;
 mod nftables;
 mod payload;

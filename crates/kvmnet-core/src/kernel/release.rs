@@ -27,15 +27,12 @@ impl System {
         known: &[NetworkName],
         others: Vec<FilterView>,
     ) -> Result<ReleaseView, KernelError> {
-        let tap = match tap {
-            Some(tap) => link::one(&mut self.route, Which::Name(tap.as_str()))?,
-            None => None,
-        };
-        let master = tap.as_ref().and_then(|link| link.master);
+        let which = tap.map(|tap| Which::Name(tap.as_str()));
+        let (tap, bridges) = link::one_and_all_of_kind(&mut self.route, which, "bridge")?;
         let tables = self.tables()?;
         let mut filters = self.filters_of(&tables)?;
         filters.extend(others);
-        let mut bridges = self.bridges(master, &filters, known)?;
+        let mut bridges = self.bridges(bridges, tap.as_ref(), &filters, known)?;
         let chains = bridges.iter().filter_map(|bridge| chains_of(&bridge.link, known));
         let tables = tables
             .into_iter()
@@ -86,15 +83,16 @@ impl System {
         Ok(guest)
     }
 
-    /// The bridge that the tap is a port of, every bridge of ours, and those that rules of ours in
-    /// another firewall speak of, with their ports.
+    /// Of all bridges the one that the tap is a port of, every one of ours, and those that rules of ours
+    /// in another firewall speak of, with their ports.
     fn bridges(
         &mut self,
-        master: Option<u32>,
+        mut bridges: Vec<Link>,
+        tap: Option<&Link>,
         filters: &[FilterView],
         known: &[NetworkName],
     ) -> Result<Vec<BridgeView>, KernelError> {
-        let mut bridges = link::all_of_kind(&mut self.route, "bridge")?;
+        let master = tap.and_then(|tap| tap.master);
         let accepts = || filters.iter().flat_map(|filter| &filter.accepts);
         let is_spoken_of = |bridge: &Link| {
             accepts().any(|found| {
@@ -111,15 +109,27 @@ impl System {
             // Not a bridge: a bond or a VRF, say.
             bridges.extend(link::one(&mut self.route, Which::Index(index))?);
         }
-        let mut ports = self.ports(&bridges)?;
+        // Of the administrator's bridges it only matters who is on them where rules speak of them.
+        let counted = |bridge: &&Link| owner_of(bridge, known).is_some() || is_spoken_of(bridge);
+        let counted: Vec<&Link> = bridges.iter().filter(counted).collect();
+        // The kernel goes through all links for every question, so that more than one bridge is best
+        // asked for at once. Where a tap leaves, one guest that stays says all that matters.
+        let mut ports = match counted[..] {
+            [] => Vec::new(),
+            [..] if tap.is_some() => link::some_ports_of(&mut self.route, &counted, |port| {
+                port.is_tap() && port.keeps_alive() && Some(port.index) != tap.map(|tap| tap.index)
+            })?,
+            [bridge] => link::ports_of(&mut self.route, bridge)?,
+            _ => link::all(&mut self.route)?,
+        };
         let mut views = Vec::new();
         for link in bridges {
             let (its_own, others) =
                 ports.into_iter().partition(|port| port.master == Some(link.index));
             ports = others;
             let addresses = match owner_of(&link, known) {
-                Some(_) => Vec::new(),
-                None => address::of_link(&mut self.route, &link)?,
+                None if Some(link.index) == master => address::of_link(&mut self.route, &link)?,
+                _ => Vec::new(),
             };
             let zone = self.zone_view(owner_of(&link, known).is_some());
             views.push(BridgeView { link, ports: its_own, addresses, zone });

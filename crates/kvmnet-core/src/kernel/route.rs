@@ -9,7 +9,8 @@ use nix::errno::Errno;
 
 use super::KernelError;
 use super::attributes::{Attributes, Malformed, read_u16, read_u32};
-use super::socket::{Batch, Socket};
+use super::batch::Batch;
+use super::socket::Socket;
 
 /// `sizeof(struct rtmsg)`.
 const HEADER: usize = 12;

@@ -3,19 +3,21 @@
 //! The kernel has handled every message, and queued every answer, when `sendmsg` returns; reading
 //! therefore never waits, and an answer that isn't there is lost, not late.
 
-use std::io::{self, Cursor};
+use std::io;
+use std::ops::ControlFlow;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::{Mutex, PoisonError};
 
-use neli::consts::nl::{NlType, NlmF};
+use neli::consts::nl::NlmF;
 use neli::consts::socket::{Msg, NlFamily};
-use neli::nl::{NlPayload, NlmsghdrBuilder};
 use neli::socket::NlSocket;
-use neli::{Size, ToBytes};
 use nix::errno::Errno;
 
 use super::KernelError;
 use super::answer::{Messages, Outcome};
 use super::attributes::Malformed;
+use super::batch::{Batch, Request};
+use crate::lock::Namespace;
 
 /// The kernel never sends more in one answer than its reader takes, up to 32 KiB
 /// (`netlink_dump`, `net/netlink/af_netlink.c`).
@@ -23,95 +25,10 @@ const LONGEST: usize = 32 * 1024;
 /// One for all sockets, and not of the heap, which would have to be cleared first: of this the kernel
 /// gives a process only the pages that an answer comes to.
 static BUFFER: Mutex<[u8; LONGEST]> = Mutex::new([0; LONGEST]);
+/// So many datagrams of a dump the kernel has made by the time that the first is read.
+const READY: usize = 2;
 /// How often a question is put before it counts as unanswerable.
 const ATTEMPTS: usize = 16;
-
-/// Messages that go out in one `sendmsg`, and what each is for. Made by [`Socket::batch`].
-pub(super) struct Batch {
-    bytes: Cursor<Vec<u8>>,
-    requests: Vec<Request>,
-    /// The sequence number before the first message's.
-    base: u32,
-}
-
-struct Request {
-    /// What it is for, as an infinitive.
-    what: String,
-    /// Whether an answer is due even where it succeeds.
-    answered: bool,
-    /// The errors that mean that there is nothing to do.
-    tolerated: &'static [Errno],
-}
-
-impl Batch {
-    /// Asks for one object.
-    pub fn get(
-        &mut self,
-        kind: impl NlType,
-        payload: impl Size + ToBytes,
-        what: impl Into<String>,
-    ) {
-        self.push(kind, NlmF::empty(), payload, what.into(), true);
-    }
-
-    /// Asks for all objects that fit. No two dumps fit one batch, and it has to be the last message.
-    pub fn dump(
-        &mut self,
-        kind: impl NlType,
-        payload: impl Size + ToBytes,
-        what: impl Into<String>,
-    ) {
-        self.push(kind, NlmF::DUMP, payload, what.into(), true);
-    }
-
-    /// Asks for a change, which the kernel acknowledges.
-    pub fn change(
-        &mut self,
-        kind: impl NlType,
-        flags: NlmF,
-        payload: impl Size + ToBytes,
-        what: impl Into<String>,
-    ) {
-        self.push(kind, flags | NlmF::ACK, payload, what.into(), true);
-    }
-
-    /// A part of a transaction: answered only where it fails.
-    pub fn part(
-        &mut self,
-        kind: impl NlType,
-        flags: NlmF,
-        payload: impl Size + ToBytes,
-        what: impl Into<String>,
-    ) {
-        self.push(kind, flags, payload, what.into(), false);
-    }
-
-    /// Of the message added last: these errors mean that there is nothing to do.
-    pub fn tolerate(&mut self, errors: &'static [Errno]) {
-        if let Some(request) = self.requests.last_mut() {
-            request.tolerated = errors;
-        }
-    }
-
-    fn push(
-        &mut self,
-        kind: impl NlType,
-        flags: NlmF,
-        payload: impl Size + ToBytes,
-        what: String,
-        answered: bool,
-    ) {
-        self.requests.push(Request { what, answered, tolerated: &[] });
-        let message = NlmsghdrBuilder::default()
-            .nl_type(kind)
-            .nl_flags(flags | NlmF::REQUEST)
-            .nl_seq(self.base.wrapping_add(self.requests.len() as u32))
-            .nl_payload(NlPayload::Payload(payload))
-            .build()
-            .expect("type, flags and payload are set");
-        message.to_bytes(&mut self.bytes).expect("writing to memory can't fail");
-    }
-}
 
 /// What carries messages to the kernel, and its answers back.
 pub(super) trait Transport {
@@ -119,15 +36,43 @@ pub(super) trait Transport {
 
     /// Reads one answer, and never waits for it. Says how long it was, also where it didn't fit.
     fn receive(&mut self, buffer: &mut [u8]) -> io::Result<usize>;
+
+    /// Begins anew, with no answer under way.
+    fn renew(&mut self) -> io::Result<()>;
 }
 
-impl Transport for NlSocket {
+/// A netlink socket of the kernel's.
+pub(super) struct Connection {
+    family: NlFamily,
+    socket: NlSocket,
+}
+
+impl Connection {
+    pub fn open(family: NlFamily) -> io::Result<Self> {
+        // The kernel gives it an address of its own with the first send.
+        let socket = NlSocket::new(family)?;
+        // Only a help: where it is refused, errors come without the kernel's own words.
+        let _ = socket.enable_ext_ack(true);
+        if family == NlFamily::Route {
+            // Without it the kernel ignores the filters of an address dump.
+            socket.enable_strict_checking(true)?;
+        }
+        Ok(Self { family, socket })
+    }
+}
+
+impl Transport for Connection {
     fn send(&mut self, messages: &[u8]) -> io::Result<()> {
-        NlSocket::send(self, messages, Msg::empty()).map(drop)
+        self.socket.send(messages, Msg::empty()).map(drop)
     }
 
     fn receive(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.recv(buffer, Msg::DONTWAIT | Msg::TRUNC).map(|(length, _)| length)
+        self.socket.recv(buffer, Msg::DONTWAIT | Msg::TRUNC).map(|(length, _)| length)
+    }
+
+    fn renew(&mut self) -> io::Result<()> {
+        *self = Self::open(self.family)?;
+        Ok(())
     }
 }
 
@@ -140,7 +85,17 @@ pub(super) struct Socket {
 
 impl Socket {
     pub fn open(family: NlFamily) -> io::Result<Self> {
-        Ok(Self::over(Box::new(connect(family)?)))
+        Ok(Self::over(Box::new(Connection::open(family)?)))
+    }
+
+    /// As [`Socket::open`]; and the network namespace that it leads to.
+    pub fn open_in_namespace(family: NlFamily) -> io::Result<(Self, Namespace)> {
+        let connection = Connection::open(family)?;
+        // SAFETY: the socket is open for as long as it is borrowed, which is in this function.
+        #[allow(unsafe_code, reason = "neli gives no descriptor that could be borrowed")]
+        let descriptor = unsafe { BorrowedFd::borrow_raw(connection.socket.as_raw_fd()) };
+        let namespace = Namespace::of_socket(descriptor)?;
+        Ok((Self::over(Box::new(connection)), namespace))
     }
 
     pub fn over(transport: Box<dyn Transport>) -> Self {
@@ -149,11 +104,7 @@ impl Socket {
 
     /// An empty batch.
     pub fn batch(&self) -> Batch {
-        Batch {
-            bytes: Cursor::new(Vec::with_capacity(1024)),
-            requests: Vec::new(),
-            base: self.sequence,
-        }
+        Batch::behind(self.sequence)
     }
 
     /// Asks for objects and gathers the answers. It asks anew where the kernel's state changed while
@@ -162,6 +113,17 @@ impl Socket {
         &mut self,
         ask: impl Fn(&mut Batch),
         mut take: impl FnMut(&mut T, usize, &[u8]) -> Result<(), Malformed>,
+    ) -> Result<T, KernelError> {
+        self.read_until(ask, |found, number, payload| {
+            take(found, number, payload).map(ControlFlow::Continue)
+        })
+    }
+
+    /// As [`Socket::read`], but of a long answer not much more than up to where `take` breaks off.
+    pub fn read_until<T: Default>(
+        &mut self,
+        ask: impl Fn(&mut Batch),
+        mut take: impl FnMut(&mut T, usize, &[u8]) -> Result<ControlFlow<()>, Malformed>,
     ) -> Result<T, KernelError> {
         let mut attempts = 1;
         loop {
@@ -181,7 +143,7 @@ impl Socket {
 
     /// Has the kernel carry out the batch; the first error of any message is the error of all.
     pub fn request(&mut self, batch: Batch) -> Result<(), KernelError> {
-        self.exchange(batch, |_, _| Ok(()))
+        self.exchange(batch, |_, _| Ok(ControlFlow::Continue(())))
     }
 
     /// Sends the batch and reads all answers. `each` gets the objects, with the number of the request
@@ -189,9 +151,9 @@ impl Socket {
     fn exchange(
         &mut self,
         batch: Batch,
-        each: impl FnMut(usize, &[u8]) -> Result<(), Malformed>,
+        each: impl FnMut(usize, &[u8]) -> Result<ControlFlow<()>, Malformed>,
     ) -> Result<(), KernelError> {
-        let Batch { bytes, requests, base } = batch;
+        let Batch { bytes, requests, base, .. } = batch;
         self.sequence = base.wrapping_add(requests.len() as u32);
         let what = || requests.first().map_or_else(String::new, |request| request.what.clone());
         retry(|| self.transport.send(bytes.get_ref()))
@@ -203,12 +165,19 @@ impl Socket {
         &mut self,
         requests: &[Request],
         base: u32,
-        mut each: impl FnMut(usize, &[u8]) -> Result<(), Malformed>,
+        mut each: impl FnMut(usize, &[u8]) -> Result<ControlFlow<()>, Malformed>,
     ) -> Result<(), KernelError> {
         let mut buffer = BUFFER.lock().unwrap_or_else(PoisonError::into_inner);
         let mut due: Vec<bool> = requests.iter().map(|request| request.answered).collect();
         let mut failure = None;
+        let mut is_enough = false;
+        let mut reads = 0;
         while due.contains(&true) {
+            // What the kernel has ready is read; more it would only make now.
+            if is_enough && reads >= READY && failure.is_none() && self.transport.renew().is_ok() {
+                return Ok(());
+            }
+            reads += 1;
             let what = || requests.first().map_or_else(String::new, |request| request.what.clone());
             let length = match retry(|| self.transport.receive(&mut buffer[..])) {
                 Ok(0) => return Err(bad_answer(what(), "is empty")),
@@ -236,9 +205,12 @@ impl Socket {
                 }
                 match message.outcome() {
                     Outcome::Object(payload) => {
-                        if each(number, payload).is_err() {
-                            failure
-                                .get_or_insert_with(|| bad_answer(request.what.clone(), MALFORMED));
+                        match each(number, payload) {
+                            Ok(flow) => is_enough |= flow.is_break(),
+                            Err(Malformed) => {
+                                let what = request.what.clone();
+                                failure.get_or_insert_with(|| bad_answer(what, MALFORMED));
+                            }
                         }
                         due[number] &= message.flags & NlmF::MULTI.bits() != 0;
                     }
@@ -281,19 +253,6 @@ impl Socket {
     }
 }
 
-/// A socket to the kernel, set as the questions need it.
-pub(super) fn connect(family: NlFamily) -> io::Result<NlSocket> {
-    // The kernel gives it an address of its own with the first send.
-    let socket = NlSocket::new(family)?;
-    // Only a help: where it is refused, errors come without the kernel's own words.
-    let _ = socket.enable_ext_ack(true);
-    if family == NlFamily::Route {
-        // Without it the kernel ignores the filters of an address dump.
-        socket.enable_strict_checking(true)?;
-    }
-    Ok(socket)
-}
-
 /// Whether the same question may be answered the next time: `NLM_F_DUMP_INTR`, or an overrun
 /// (netlink(7)).
 fn is_passing(error: &KernelError) -> bool {
@@ -317,3 +276,6 @@ const MALFORMED: &str = "is cut short";
 fn bad_answer(what: String, problem: &'static str) -> KernelError {
     KernelError::Answer { what, problem }
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,8 +12,8 @@ use super::release::chains_of;
 use super::route;
 use super::rules_view::RulesView;
 use super::socket::Socket;
-use super::{Kernel, KernelError, address, conntrack, link_change, nftables, sysctl};
-use crate::lock::{Lock, LockError};
+use super::{Kernel, KernelError, address, conntrack, link_change, netconf, nftables, sysctl};
+use crate::lock::{Lock, LockError, Namespace};
 use crate::model::{
     BridgedNetwork, BridgedView, Firewall, Forwarding, ForwardingView, InterfaceName, Link,
     LinkKind, Mac, ManagedNetwork, ManagedView, Mode, NetworkName, ReleaseView, Route, Step,
@@ -29,6 +29,7 @@ const INDEXES: u32 = 1_000_000;
 /// Fields are dropped in order: closing the netfilter socket waits for what was deleted from
 /// nf_tables, and so comes last, when the bridge's deletion has waited already.
 pub struct System {
+    namespace: Namespace,
     pub(super) route: Socket,
     pub(super) netfilter: Option<Socket>,
     /// Whether firewalld's rules were met, which is told over D-Bus.
@@ -47,9 +48,10 @@ impl System {
     /// # Errors
     /// [`KernelError`] where the kernel has no rtnetlink to offer.
     pub fn open() -> Result<Self, KernelError> {
-        let route = Socket::open(NlFamily::Route)
+        let (route, namespace) = Socket::open_in_namespace(NlFamily::Route)
             .map_err(|error| KernelError::system("open a rtnetlink socket", error))?;
         Ok(Self {
+            namespace,
             route,
             netfilter: None,
             met_firewalld: false,
@@ -66,6 +68,12 @@ impl System {
     /// As [`System::open`].
     pub fn open_for_netlink_alone() -> Result<Self, KernelError> {
         Ok(Self { leaves_others: true, ..Self::open()? })
+    }
+
+    /// The network namespace.
+    #[must_use]
+    pub fn namespace(&self) -> Namespace {
+        self.namespace
     }
 
     /// The link with that index, where one is given.
@@ -158,7 +166,7 @@ impl System {
         if network.mode == Mode::Isolated {
             return Ok(ForwardingView::default());
         }
-        let global = sysctl::is_on(&Sysctl::ForwardIpv4)?;
+        let global = netconf::forwards_ipv4(&mut self.route)?;
         let mut interfaces_off = Vec::new();
         if !global && network.forwarding == Forwarding::Interfaces {
             let mut names = vec![network.bridge.clone()];
@@ -179,16 +187,6 @@ impl System {
     pub(super) fn zone_view(&self, matters: bool) -> ZoneView {
         if matters && self.met_firewalld { ZoneView::Unasked } else { ZoneView::Absent }
     }
-
-    /// The ports of these bridges. The kernel goes through all links for every question, so that
-    /// more than one bridge is best asked for at once.
-    pub(super) fn ports(&mut self, bridges: &[Link]) -> Result<Vec<Link>, KernelError> {
-        match bridges {
-            [] => Ok(Vec::new()),
-            [bridge] => link::ports_of(&mut self.route, bridge),
-            _ => link::all(&mut self.route),
-        }
-    }
 }
 
 /// It takes another program.
@@ -205,7 +203,7 @@ impl Kernel for System {
     }
 
     fn lock(&mut self) -> Result<Lock, LockError> {
-        Lock::acquire()
+        Lock::acquire(self.namespace)
     }
 
     fn bridged_view(

@@ -122,10 +122,11 @@ pub fn runs_as_isolated(
 pub struct BridgeView {
     /// The bridge.
     pub link: Link,
-    /// Its ports.
+    /// Its ports; read where it is kvmnet's, or rules of ours in another firewall speak of it. Where a
+    /// tap is to be released, no more of them than show that another guest's stays.
     pub ports: Vec<Link>,
-    /// Its IPv4 addresses; read of a bridge that isn't kvmnet's, and, where connections are tracked,
-    /// of one that the tap leaves or nobody uses.
+    /// Its IPv4 addresses; read where it isn't kvmnet's and the tap leaves it, and, where connections
+    /// are tracked, of one of kvmnet's that the tap leaves or nobody uses.
     pub addresses: Vec<Ipv4Net>,
     /// Its zone; asked for only of a bridge of kvmnet's.
     pub zone: ZoneView,

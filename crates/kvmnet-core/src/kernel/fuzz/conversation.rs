@@ -7,10 +7,9 @@ use std::io;
 use std::rc::Rc;
 
 use neli::consts::socket::NlFamily;
-use neli::socket::NlSocket;
 use nix::errno::Errno;
 
-use super::super::socket::{Transport, connect};
+use super::super::socket::{Connection, Transport};
 
 /// Offset and length of `nlmsg_seq` in `struct nlmsghdr`.
 const SEQUENCE: std::ops::Range<usize> = 8..12;
@@ -143,18 +142,23 @@ impl Transport for Player {
             None => Err(Errno::EAGAIN.into()),
         }
     }
+
+    fn renew(&mut self) -> io::Result<()> {
+        self.pending.clear();
+        Ok(())
+    }
 }
 
 /// The kernel, with a record of what it answers.
 pub struct Recorder {
-    socket: NlSocket,
+    socket: Connection,
     base: u32,
     record: Rc<RefCell<Conversation>>,
 }
 
 impl Recorder {
     pub fn open(family: NlFamily) -> (Box<Self>, Rc<RefCell<Conversation>>) {
-        let socket = connect(family).expect("a netlink socket");
+        let socket = Connection::open(family).expect("a netlink socket");
         let record = Rc::default();
         (Box::new(Self { socket, base: 0, record: Rc::clone(&record) }), record)
     }
@@ -174,5 +178,9 @@ impl Transport for Recorder {
         let mut record = self.record.borrow_mut();
         record.0.last_mut().expect("a send came first").push(Answer::Datagram(bytes));
         Ok(length)
+    }
+
+    fn renew(&mut self) -> io::Result<()> {
+        self.socket.renew()
     }
 }

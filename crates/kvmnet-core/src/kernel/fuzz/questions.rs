@@ -7,7 +7,7 @@ use neli::consts::socket::NlFamily;
 
 use super::super::link::Which;
 use super::super::socket::Socket;
-use super::super::{KernelError, address, conntrack, link, neighbour, nftables, route};
+use super::super::{KernelError, address, conntrack, link, neighbour, netconf, nftables, route};
 use crate::config::default_nat;
 use crate::model::{Link, LinkKind};
 use crate::plan::table_of;
@@ -33,13 +33,19 @@ const fn netfilter(
     Question { name, family: NlFamily::Netfilter, ask }
 }
 
-pub const QUESTIONS: [Question; 15] = [
+pub const QUESTIONS: [Question; 18] = [
     route("lookup", |socket| {
         let which = [Which::Name("tap9"), Which::Name("none9"), Which::Index(BRIDGE)];
         told(link::lookup(socket, which))
     }),
     route("links", |socket| told(link::all(socket))),
     route("bridges", |socket| told(link::all_of_kind(socket, "bridge"))),
+    route("tap-and-bridges", |socket| {
+        told(link::one_and_all_of_kind(socket, Some(Which::Name("tap9")), "bridge"))
+    }),
+    route("some-ports", |socket| {
+        told(link::some_ports_of(socket, &[&link(BRIDGE, "br9")], |port| port.master.is_none()))
+    }),
     route("ports", |socket| told(link::ports_of(socket, &link(BRIDGE, "br9")))),
     route("addresses", |socket| told(address::all(socket))),
     route("addresses-of-link", |socket| told(address::of_link(socket, &link(BRIDGE, "br9")))),
@@ -48,6 +54,7 @@ pub const QUESTIONS: [Question; 15] = [
     route("neighbours", |socket| {
         told(neighbour::addresses_behind(socket, BRIDGE, &link(TAP, "tap9")))
     }),
+    route("forwarding", |socket| told(netconf::forwards_ipv4(socket))),
     netfilter("connections", |socket| {
         told(conntrack::list(socket, "192.168.100.0/24".parse().expect("a prefix"), None, "list"))
     }),

@@ -13,7 +13,8 @@ use super::message::{
 };
 use crate::kernel::KernelError;
 use crate::kernel::attributes::{Attributes, Malformed, read_be32, read_string};
-use crate::kernel::socket::{Batch, Socket};
+use crate::kernel::batch::Batch;
+use crate::kernel::socket::Socket;
 use crate::model::{
     AcceptOwner, AcceptsChange, CHAIN_PREFIX, FilterView, ForwardChain, FoundAccept, RuleId,
     RulePlace, TableId, Variant,

@@ -2,10 +2,10 @@
 
 use neli::consts::nl::{NlType, NlmF};
 
+use super::super::batch::Batch;
 use super::super::nfnetlink::envelope;
 pub(super) use super::super::nfnetlink::{HEADER, message, nested};
 pub(super) use super::super::payload::Payload;
-use super::super::socket::Batch;
 use crate::model::TableId;
 
 const SUBSYSTEM: u16 = libc::NFNL_SUBSYS_NFTABLES as u16;

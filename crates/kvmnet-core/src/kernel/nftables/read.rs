@@ -12,7 +12,8 @@ use super::message::{
 };
 use crate::kernel::KernelError;
 use crate::kernel::attributes::{Attributes, Malformed, read_be32, read_string, without_nul};
-use crate::kernel::socket::{Batch, Socket};
+use crate::kernel::batch::Batch;
+use crate::kernel::socket::Socket;
 use crate::model::{Chain, Table, TableId, TableState};
 
 /// A table that is there.
