@@ -190,18 +190,23 @@ fn dump(
     filter: impl Fn(&mut Payload),
     what: &str,
 ) -> Result<Vec<Link>, KernelError> {
-    let ask = |batch: &mut Batch| push_dump(batch, &filter, what);
+    let with_all = |question: &mut Payload| {
+        filter(question);
+        skip_statistics(question);
+    };
+    let ask = |batch: &mut Batch| push_dump(batch, with_all, what);
     socket.read(ask, |links: &mut Vec<Link>, _, payload| {
         links.push(parse(payload)?);
         Ok(())
     })
 }
 
-/// Adds the question for all links that fit.
+/// Adds the question for all links that fit. Where these are few of many they had better come with their
+/// statistics: for a question without them the kernel first goes through all links there are to see how
+/// long an answer can be (`rtnl_calcit`, `net/core/rtnetlink.c`).
 fn push_dump(batch: &mut Batch, filter: impl Fn(&mut Payload), what: &str) {
     let mut question = message(IfinfomsgBuilder::default());
     filter(&mut question);
-    skip_statistics(&mut question);
     batch.dump(Rtm::Getlink, question, what);
 }
 
