@@ -8,6 +8,7 @@ mod bug;
 mod explorer;
 mod host;
 mod kernel;
+mod view;
 
 pub use actor::{Actor, Verb};
 pub use bug::Bug;

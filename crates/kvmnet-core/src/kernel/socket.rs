@@ -25,8 +25,9 @@ const LONGEST: usize = 32 * 1024;
 /// One for all sockets, and not of the heap, which would have to be cleared first: of this the kernel
 /// gives a process only the pages that an answer comes to.
 static BUFFER: Mutex<[u8; LONGEST]> = Mutex::new([0; LONGEST]);
-/// So many datagrams of a dump the kernel has made by the time that the first is read.
-const READY: usize = 2;
+/// Behind a datagram of a dump that is as long as this there is more to come; behind a shorter one there is the
+/// end, or what the kernel has ready, so that it costs less to read on than to begin anew.
+const FULL: usize = LONGEST / 4 * 3;
 /// How often a question is put before it counts as unanswerable.
 const ATTEMPTS: usize = 16;
 
@@ -119,7 +120,8 @@ impl Socket {
         })
     }
 
-    /// As [`Socket::read`], but of a long answer not much more than up to where `take` breaks off.
+    /// As [`Socket::read`], but of a long answer no more than the datagram in which `take` breaks off, and
+    /// those that are no longer than what the kernel has ready.
     pub fn read_until<T: Default>(
         &mut self,
         ask: impl Fn(&mut Batch),
@@ -171,13 +173,7 @@ impl Socket {
         let mut due: Vec<bool> = requests.iter().map(|request| request.answered).collect();
         let mut failure = None;
         let mut is_enough = false;
-        let mut reads = 0;
         while due.contains(&true) {
-            // What the kernel has ready is read; more it would only make now.
-            if is_enough && reads >= READY && failure.is_none() && self.transport.renew().is_ok() {
-                return Ok(());
-            }
-            reads += 1;
             let what = || requests.first().map_or_else(String::new, |request| request.what.clone());
             let length = match retry(|| self.transport.receive(&mut buffer[..])) {
                 Ok(0) => return Err(bad_answer(what(), "is empty")),
@@ -232,6 +228,10 @@ impl Socket {
                         }
                     }
                 }
+            }
+            let is_long = length >= FULL && due.contains(&true);
+            if is_enough && is_long && failure.is_none() && self.transport.renew().is_ok() {
+                break;
             }
         }
         failure.map_or(Ok(()), Err)

@@ -4,25 +4,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
-use ipnet::Ipv4Net;
 use kvmnet_core::model::{
-    AcceptOwner, FilterView, ManagedNetwork, Mark, Mode, Network, NetworkName, TableId, Variant,
-    owner_of,
+    AcceptOwner, FilterView, ManagedNetwork, Mark, Network, NetworkName, TableId, owner_of,
 };
 use kvmnet_fake::{Actor, Bounds, Bug, Explorer, FakeHost, Moment, Outcome, Verb, run};
 use kvmnet_tests::{Tally, amount};
 
-use super::filters::dropping;
 use super::happenings::{
     self, DELETIONS, FLUSHED, STRANGERS_BRIDGE, STRANGERS_INDEX, add_strangers_bridge,
 };
-use super::{actor_on, clean, default, isolated, name};
-
-fn routed() -> Network {
-    let dmz = NetworkName::parse("dmz").unwrap();
-    let address: Ipv4Net = "192.168.160.1/24".parse().unwrap();
-    Network::Managed(ManagedNetwork::new(dmz, name("br-dmz"), Mode::Routed(address)))
-}
+use super::scenes::{Scene, scenes};
+use super::{actor_on, clean};
 
 /// A run on a host with files of both networks.
 fn run_of(
@@ -39,19 +31,6 @@ fn run_of(
 pub fn managed(network: &Network) -> &ManagedNetwork {
     let Network::Managed(managed) = network else { panic!("{network:?}") };
     managed
-}
-
-/// The host that the scenes begin on: with firewalld, and with filters of others that let through only what
-/// they name.
-fn beside_firewalls() -> FakeHost {
-    let mut host = clean();
-    host.zones = Some(BTreeMap::new());
-    host.filters = vec![
-        dropping(Variant::Nft, libc::NFPROTO_IPV4, "DOCKER-USER"),
-        dropping(Variant::Legacy, libc::NFPROTO_IPV4, "FORWARD"),
-    ];
-    (host.bridge_netfilter, host.default_route) = (true, Some(2));
-    host
 }
 
 /// What there is of a network: its bridge without what passes, its addresses, its rules, those in the filters of
@@ -255,82 +234,6 @@ fn success_is_true(moment: &Moment<'_>, actors: &[Actor]) -> Result<(), String> 
         }
     }
     Ok(())
-}
-
-/// The number of the network whose file is changed.
-const CHANGED: usize = 2;
-
-struct Scene {
-    name: &'static str,
-    host: fn() -> FakeHost,
-    networks: [Network; 2],
-    /// What the second one's file says by the time of the runs, where it was changed.
-    changed: Option<Network>,
-    /// Who is on which of the two before.
-    before: &'static [(&'static str, usize)],
-    runs: [(Verb, &'static str, usize); 3],
-}
-
-fn scenes() -> Vec<Scene> {
-    let scene = |name, second: Network, before, runs| Scene {
-        name,
-        host: clean,
-        networks: [default(), second],
-        changed: None,
-        before,
-        runs,
-    };
-    vec![
-        scene(
-            "first guests of two networks",
-            routed(),
-            &[],
-            [(Verb::Natup, "a", 0), (Verb::Natup, "b", 1), (Verb::Natup, "c", 0)],
-        ),
-        scene(
-            "last guests of two networks, and a new one",
-            isolated(),
-            &[("a", 0), ("b", 1)],
-            [(Verb::Natdown, "a", 0), (Verb::Natdown, "b", 1), (Verb::Natup, "c", 0)],
-        ),
-        scene(
-            "gc and reload beside a guest that comes",
-            routed(),
-            &[("b", 1)],
-            [(Verb::Gc, "gone", 0), (Verb::Reload, "gone", 1), (Verb::Natup, "a", 0)],
-        ),
-        scene(
-            "up, down and a guest that leaves",
-            isolated(),
-            &[("a", 0), ("b", 1)],
-            [(Verb::Up, "gone", 1), (Verb::Down, "gone", 1), (Verb::Natdown, "a", 0)],
-        ),
-        Scene {
-            changed: Some(Network::Managed(ManagedNetwork {
-                bridge: name("br-new"),
-                ..managed(&isolated()).clone()
-            })),
-            ..scene(
-                "the file of a guest's network is changed",
-                isolated(),
-                &[("b", 1)],
-                [
-                    (Verb::Natdown, "b", CHANGED),
-                    (Verb::Reload, "gone", CHANGED),
-                    (Verb::Natup, "c", 0),
-                ],
-            )
-        },
-        Scene {
-            host: beside_firewalls,
-            ..scene(
-                "beside firewalld and filters that drop",
-                routed(),
-                &[("a", 0)],
-                [(Verb::Natdown, "a", 0), (Verb::Natup, "b", 1), (Verb::Reload, "gone", 0)],
-            )
-        },
-    ]
 }
 
 /// Whether a moment of a scene is as promised, where the program has that mistake.

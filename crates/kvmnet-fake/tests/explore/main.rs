@@ -7,6 +7,7 @@ mod behind;
 mod filters;
 mod happenings;
 mod pins;
+mod scenes;
 mod zones;
 
 use std::collections::BTreeSet;

@@ -109,26 +109,28 @@ fn what_fails_before_the_last_is_told() {
 #[test]
 fn a_long_answer_is_broken_off_where_that_is_enough() {
     const MULTI: u16 = NlmF::MULTI.bits();
-    let object = |sequence, number: u8| message(20, MULTI, sequence, &[number, 0, 0, 0]);
+    let object = |sequence, number: u8, length| {
+        let mut payload = vec![0; length];
+        payload[0] = number;
+        message(20, MULTI, sequence, &payload)
+    };
     let end = |sequence| message(libc::NLMSG_DONE as u16, MULTI, sequence, &[0; 4]);
     let ask = |batch: &mut Batch| batch.dump(Rtm::Getlink, Payload::new(&0u32), "list");
     for (enough, read, renewed) in
-        [(1, vec![1, 2], 1), (2, vec![1, 2], 1), (3, vec![1, 2, 3], 1), (9, vec![1, 2, 3, 4], 0)]
+        [(1, vec![1, 2], 1), (2, vec![1, 2], 1), (3, vec![1, 2, 3], 1), (4, vec![1, 2, 3, 4], 0)]
     {
-        let answers = [object(1, 1), object(1, 2), object(1, 3), object(1, 4), end(1)];
-        let (line, mut socket) = line(answers);
+        let lengths = [2000, FULL, FULL, 8000];
+        let objects = (1..).zip(lengths).map(|(number, length)| object(1, number, length));
+        let (line, mut socket) = line(objects.chain([end(1)]));
         let found = socket.read_until(ask, |found: &mut Vec<u8>, _, payload| {
             found.push(payload[0]);
-            Ok(if payload[0] == enough {
-                ControlFlow::Break(())
-            } else {
-                ControlFlow::Continue(())
-            })
+            let is_enough = payload[0] == enough;
+            Ok(if is_enough { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
         });
         assert_eq!(found.unwrap(), read, "{enough}");
         assert_eq!(line.borrow().renewed, renewed, "{enough}");
         // What is asked next is answered.
-        line.borrow_mut().answers.extend([object(2, 7), end(2)]);
+        line.borrow_mut().answers.extend([object(2, 7, 4), end(2)]);
         let next = socket.read(ask, |found: &mut Vec<u8>, _, payload| {
             found.push(payload[0]);
             Ok(())
