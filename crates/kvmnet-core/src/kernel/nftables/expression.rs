@@ -86,11 +86,10 @@ pub(super) fn encode(expressions: &[Expression], list: &mut Payload) {
 }
 
 /// Reads back a rule's expressions. One that makes no sense is none that kvmnet writes.
-pub(super) fn decode(list: Attributes<'_>) -> Vec<Expression> {
+pub(super) fn decode(list: Attributes<'_>) -> impl Iterator<Item = Expression> {
     list.into_iter()
         .map(|(_, element)| Attributes::behind(0, element).unwrap_or_default())
         .map(Expression::decode)
-        .collect()
 }
 
 /// Adds bytes for a register, or to be compared with one.

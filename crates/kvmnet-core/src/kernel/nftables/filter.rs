@@ -304,7 +304,8 @@ fn read_rule(
     }
     let handle = attributes.find(NFTA_RULE_HANDLE).and_then(|bytes| bytes.try_into().ok());
     let handle = handle.map(u64::from_be_bytes).ok_or(Malformed)?;
-    let expressions = expression::decode(attributes.nested(NFTA_RULE_EXPRESSIONS)?);
+    let expressions: Vec<Expression> =
+        expression::decode(attributes.nested(NFTA_RULE_EXPRESSIONS)?).collect();
     let own_words = expressions.iter().find_map(comment_of);
     let words = attributes.find(NFTA_RULE_USERDATA).and_then(comment_in_userdata);
     Ok(Some(Found {

@@ -2,7 +2,7 @@
 
 use nix::errno::Errno;
 
-use super::expression::{self, Expression};
+use super::expression;
 use super::lower::{self, base_chain};
 use super::message::{
     HEADER, NFT_MSG_GETCHAIN, NFT_MSG_GETRULE, NFT_MSG_GETTABLE, NFTA_CHAIN_HOOK, NFTA_CHAIN_NAME,
@@ -85,32 +85,44 @@ pub(in crate::kernel) fn table_state(
 struct Found {
     /// Of the wanted chains, those that are there as wanted.
     good_chains: usize,
-    rules: Vec<(String, Vec<Expression>)>,
+    /// How many rules each of the wanted chains has.
+    rules: Vec<usize>,
+    /// Whether a rule isn't the wanted one of its place.
+    differs: bool,
 }
 
 impl Found {
-    fn compare(self, table: &FoundTable, wanted: &Table) -> TableState {
+    /// Compares the next rule of a chain with what is to be there. The order of the chains means nothing,
+    /// that of each one's rules does.
+    fn take_rule(&mut self, attributes: Attributes<'_>, wanted: &Table) -> Result<(), Malformed> {
+        // The filter is a wish: it may be of another table.
+        if attributes.find(NFTA_RULE_TABLE).map(without_nul) != Some(wanted.id.name.as_bytes()) {
+            return Ok(());
+        }
+        let name = attributes.find(NFTA_RULE_CHAIN).map(without_nul).ok_or(Malformed)?;
+        let expressions = expression::decode(attributes.nested(NFTA_RULE_EXPRESSIONS)?);
+        self.rules.resize(wanted.chains.len(), 0);
+        let is_of = |chain: &Chain| chain.hook.chain_name().as_bytes() == name;
+        let Some(at) = wanted.chains.iter().position(is_of) else {
+            self.differs = true;
+            return Ok(());
+        };
+        let rule = wanted.chains[at].rules.get(self.rules[at]);
+        self.rules[at] += 1;
+        self.differs |= !rule.is_some_and(|rule| expressions.eq(lower::rule(rule)));
+        Ok(())
+    }
+
+    fn compare(mut self, table: &FoundTable, wanted: &Table) -> TableState {
         let chains = wanted.chains.len();
+        self.rules.resize(chains, 0);
         let same = table.flags == 0
             && table.objects as usize == chains
             && self.good_chains == chains
-            && by_chain(self.rules) == by_chain(wanted_rules(wanted));
+            && !self.differs
+            && self.rules.into_iter().eq(wanted.chains.iter().map(|chain| chain.rules.len()));
         if same { TableState::AsWanted } else { TableState::Different }
     }
-}
-
-/// The order of the chains means nothing, that of each one's rules does.
-fn by_chain(mut rules: Vec<(String, Vec<Expression>)>) -> Vec<(String, Vec<Expression>)> {
-    rules.sort_by(|(one, _), (other, _)| one.cmp(other));
-    rules
-}
-
-fn wanted_rules(table: &Table) -> Vec<(String, Vec<Expression>)> {
-    let of_chain = |chain: &Chain| {
-        let name = chain.hook.chain_name();
-        chain.rules.iter().map(|rule| (name.to_owned(), lower::rule(rule))).collect::<Vec<_>>()
-    };
-    table.chains.iter().flat_map(of_chain).collect()
 }
 
 fn look(socket: &mut Socket, wanted: &Table) -> Result<Found, KernelError> {
@@ -120,7 +132,7 @@ fn look(socket: &mut Socket, wanted: &Table) -> Result<Found, KernelError> {
         let attributes = Attributes::behind(HEADER, payload)?;
         match wanted.chains.get(number) {
             Some(chain) => found.good_chains += usize::from(is_as_wanted(attributes, chain)?),
-            None => found.rules.extend(read_rule(attributes, &wanted.id.name)?),
+            None => found.take_rule(attributes, wanted)?,
         }
         Ok(())
     })
@@ -150,16 +162,4 @@ fn is_as_wanted(attributes: Attributes<'_>, chain: &Chain) -> Result<bool, Malfo
         && number(hook, NFTA_HOOK_PRIORITY) == Some(base.priority as u32)
         && hook.find(NFTA_HOOK_DEV).map(read_string).as_deref() == base.device
         && number(attributes, NFTA_CHAIN_POLICY) == Some(lower::policy(chain.policy)))
-}
-
-/// A rule's chain and expressions; none for one of another table (the filter is a wish).
-fn read_rule(
-    attributes: Attributes<'_>,
-    table: &str,
-) -> Result<Option<(String, Vec<Expression>)>, Malformed> {
-    if attributes.find(NFTA_RULE_TABLE).map(without_nul) != Some(table.as_bytes()) {
-        return Ok(None);
-    }
-    let chain = attributes.find(NFTA_RULE_CHAIN).map(read_string).ok_or(Malformed)?;
-    Ok(Some((chain, expression::decode(attributes.nested(NFTA_RULE_EXPRESSIONS)?))))
 }
