@@ -86,7 +86,9 @@ fn bridged() {
 /// One guest that stays is enough to know of, and on the administrator's bridge not even one.
 #[test]
 fn a_down_reads_no_long_list_of_ports() {
-    for (up, down, bridge, most) in [("natup", "natdown", "", 3), ("ifup", "ifdown", "br0", 1)] {
+    for (up, down, bridge, expected) in
+        [("natup", "natdown", "", 2..=4), ("ifup", "ifdown", "br0", 1..=1)]
+    {
         let host = Host::new();
         if !bridge.is_empty() {
             host.ok("ip link add br0 type bridge && ip link set br0 up");
@@ -106,7 +108,10 @@ fn a_down_reads_no_long_list_of_ports() {
                 && line.contains("NLM_F_MULTI")
         };
         let reads = trace.lines().filter(is_read).count();
-        assert!(reads <= most, "{down}, among {MANY} others: {reads} reads of links:\n{trace}");
+        assert!(
+            expected.contains(&reads),
+            "{down}, among {MANY} others: {reads} reads of links:\n{trace}"
+        );
         assert_eq!(host.ports("br0").len(), MANY);
     }
 }

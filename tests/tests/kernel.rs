@@ -434,3 +434,21 @@ fn a_host_that_never_had_a_route() {
     let output = host.sh(&format!("unshare --net sh -c '{script}'"));
     assert!(output.success(), "{output:?}");
 }
+
+/// What the kernel says of one such bridge is longer than the page that a socket gets for its first answer.
+#[test]
+fn a_bridge_with_many_names_keeps_no_tap_on_its_bridge() {
+    let host = Host::new();
+    host.ok("
+        ip link add br1 type bridge
+        for n in $(seq 40); do
+            ip link property add dev br1 altname $(printf 'a-name-of-the-bridge-%0100d' $n)
+        done
+    ");
+    let _tap = host.tap("vnet0");
+    let before = foreign(&host);
+    ok(&host, "natup", "vnet0");
+    ok(&host, "natdown", "vnet0");
+    host.assert_no_network();
+    assert_same(&before, &foreign(&host));
+}

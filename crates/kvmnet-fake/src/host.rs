@@ -254,15 +254,15 @@ impl FakeHost {
             } => {
                 let master_exists = self.links.contains_key(master);
                 let link = self.existing(*index)?;
-                if let (true, Some(inet6)) = (*no_inet6_address, link.inet6.as_mut()) {
-                    inet6.generates_address = false;
-                }
                 link.mac = mac.or(link.mac);
                 link.mtu = mtu.unwrap_or(link.mtu);
                 if !master_exists {
                     return Err(Errno::EINVAL);
                 }
                 link.master = Some(*master);
+                if let (true, Some(inet6)) = (*no_inet6_address, link.inet6.as_mut()) {
+                    inet6.generates_address = false;
+                }
                 if *forward_groups {
                     link.forwarded_groups = ALL_GROUPS;
                 }

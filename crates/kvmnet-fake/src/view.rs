@@ -130,6 +130,17 @@ impl FakeHost {
         ForwardingView { global: self.ip_forward, interfaces_off }
     }
 
+    /// The kernel's list is broken off where a tap leaves and another guest's stays.
+    fn counted_ports(&self, bridge: u32, leaving: Option<&Link>) -> Vec<Link> {
+        let mut ports: Vec<Link> = self.ports(bridge).cloned().collect();
+        if let Some(leaving) = leaving {
+            let stays = |port: &Link| port.is_guest_besides(Some(leaving.index));
+            let enough = ports.iter().position(stays).map_or(ports.len(), |at| at + 1);
+            ports.truncate(enough);
+        }
+        ports
+    }
+
     pub(crate) fn release_view(
         &self,
         tap: Option<&InterfaceName>,
@@ -150,7 +161,7 @@ impl FakeHost {
             .map(|link| BridgeView {
                 ports: match owner_of(link, known) {
                     None if !is_spoken_of(link) => Vec::new(),
-                    _ => self.ports(link.index).cloned().collect(),
+                    _ => self.counted_ports(link.index, tap.as_ref()),
                 },
                 addresses: match owner_of(link, known) {
                     Some(_) if self.connected.is_empty() => Vec::new(),

@@ -31,7 +31,7 @@ const CTA_FILTER_REPLY_FLAGS: u16 = 2;
 /// `CTA_FILTER_F_CTA_IP_SRC` (`net/netfilter/nf_internals.h`): the source address decides.
 const BY_SOURCE: u32 = 1;
 
-/// Deletions in one send: their answers have to fit the socket's buffer.
+/// Deletions in one send: should all fail, their answers have to fit the socket's buffer.
 const AT_ONCE: usize = 128;
 
 /// Whether any connection is tracked. Where none is, nothing is asked: the question alone would load

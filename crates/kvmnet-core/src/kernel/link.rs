@@ -126,11 +126,11 @@ pub(super) fn one_and_all_of_kind(
 
 /// The ports of one master.
 pub(super) fn ports_of(socket: &mut Socket, master: &Link) -> Result<Vec<Link>, KernelError> {
-    let of_master = |question: &mut Payload| {
-        question.put(Ifla::Master, master.index);
-    };
-    let ports = dump(socket, of_master, &format!("list the ports of {}", master.name))?;
-    Ok(ports.into_iter().filter(|port| port.master == Some(master.index)).collect())
+    let ask = |batch: &mut Batch| push_ports(batch, master);
+    socket.read(ask, |ports: &mut Vec<Link>, _, payload| {
+        ports.extend(Some(parse(payload)?).filter(|port| port.master == Some(master.index)));
+        Ok(())
+    })
 }
 
 /// Of the ports of these masters as many as it takes to have one on each that `suffices`: of a thousand
@@ -141,13 +141,8 @@ pub(super) fn some_ports_of(
     suffices: impl Fn(&Link) -> bool,
 ) -> Result<Vec<Link>, KernelError> {
     let ask = |batch: &mut Batch| match masters {
-        [master] => {
-            let of_master = |question: &mut Payload| {
-                question.put(Ifla::Master, master.index);
-            };
-            push_dump(batch, of_master, &format!("list the ports of {}", master.name));
-        }
-        _ => push_dump(batch, |_| {}, "list the links"),
+        [master] => push_ports(batch, master),
+        _ => push_all(batch),
     };
     let found = socket.read_until(ask, |found: &mut SomePorts, _, payload| {
         let port = parse(payload)?;
@@ -174,7 +169,10 @@ struct SomePorts {
 
 /// All links of the network namespace.
 pub(super) fn all(socket: &mut Socket) -> Result<Vec<Link>, KernelError> {
-    dump(socket, |_| {}, "list the links")
+    socket.read(push_all, |links: &mut Vec<Link>, _, payload| {
+        links.push(parse(payload)?);
+        Ok(())
+    })
 }
 
 fn matches_kind(link: &Link, kind: &str) -> bool {
@@ -185,20 +183,17 @@ fn matches_kind(link: &Link, kind: &str) -> bool {
     }
 }
 
-fn dump(
-    socket: &mut Socket,
-    filter: impl Fn(&mut Payload),
-    what: &str,
-) -> Result<Vec<Link>, KernelError> {
-    let with_all = |question: &mut Payload| {
-        filter(question);
-        skip_statistics(question);
+/// Adds the question for all links.
+fn push_all(batch: &mut Batch) {
+    push_dump(batch, skip_statistics, "list the links");
+}
+
+/// Adds the question for the ports of one master.
+fn push_ports(batch: &mut Batch, master: &Link) {
+    let of_master = |question: &mut Payload| {
+        question.put(Ifla::Master, master.index);
     };
-    let ask = |batch: &mut Batch| push_dump(batch, with_all, what);
-    socket.read(ask, |links: &mut Vec<Link>, _, payload| {
-        links.push(parse(payload)?);
-        Ok(())
-    })
+    push_dump(batch, of_master, &format!("list the ports of {}", master.name));
 }
 
 /// Adds the question for all links that fit. Where these are few of many they had better come with their

@@ -84,7 +84,7 @@ impl System {
     }
 
     /// Of all bridges the one that the tap is a port of, every one of ours, and those that rules of ours
-    /// in another firewall speak of, with their ports.
+    /// in another firewall speak of; of the last two with their ports.
     fn bridges(
         &mut self,
         mut bridges: Vec<Link>,
@@ -116,9 +116,11 @@ impl System {
         // asked for at once. Where a tap leaves, one guest that stays says all that matters.
         let mut ports = match counted[..] {
             [] => Vec::new(),
-            [..] if tap.is_some() => link::some_ports_of(&mut self.route, &counted, |port| {
-                port.is_tap() && port.keeps_alive() && Some(port.index) != tap.map(|tap| tap.index)
-            })?,
+            [..] if tap.is_some() => {
+                let leaving = tap.map(|tap| tap.index);
+                let stays = |port: &Link| port.is_guest_besides(leaving);
+                link::some_ports_of(&mut self.route, &counted, stays)?
+            }
             [bridge] => link::ports_of(&mut self.route, bridge)?,
             _ => link::all(&mut self.route)?,
         };

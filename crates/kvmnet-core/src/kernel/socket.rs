@@ -28,6 +28,8 @@ static BUFFER: Mutex<[u8; LONGEST]> = Mutex::new([0; LONGEST]);
 /// Behind a datagram of a dump that is as long as this there is more to come; behind a shorter one there is the
 /// end, or what the kernel has ready, so that it costs less to read on than to begin anew.
 const FULL: usize = LONGEST / 4 * 3;
+/// So many shorter ones that have nothing new are a long answer, too: of a kernel that is short of memory.
+const READ_ON: usize = 2;
 /// How often a question is put before it counts as unanswerable.
 const ATTEMPTS: usize = 16;
 
@@ -89,13 +91,13 @@ impl Socket {
         Ok(Self::over(Box::new(Connection::open(family)?)))
     }
 
-    /// As [`Socket::open`]; and the network namespace that it leads to.
-    pub fn open_in_namespace(family: NlFamily) -> io::Result<(Self, Namespace)> {
+    /// As [`Socket::open`]; and the network namespace that it leads to, where that can be told.
+    pub fn open_in_namespace(family: NlFamily) -> io::Result<(Self, io::Result<Namespace>)> {
         let connection = Connection::open(family)?;
         // SAFETY: the socket is open for as long as it is borrowed, which is in this function.
         #[allow(unsafe_code, reason = "neli gives no descriptor that could be borrowed")]
         let descriptor = unsafe { BorrowedFd::borrow_raw(connection.socket.as_raw_fd()) };
-        let namespace = Namespace::of_socket(descriptor)?;
+        let namespace = Namespace::of_socket(descriptor);
         Ok((Self::over(Box::new(connection)), namespace))
     }
 
@@ -173,6 +175,7 @@ impl Socket {
         let mut due: Vec<bool> = requests.iter().map(|request| request.answered).collect();
         let mut failure = None;
         let mut is_enough = false;
+        let mut read_on = 0;
         while due.contains(&true) {
             let what = || requests.first().map_or_else(String::new, |request| request.what.clone());
             let length = match retry(|| self.transport.receive(&mut buffer[..])) {
@@ -229,10 +232,11 @@ impl Socket {
                     }
                 }
             }
-            let is_long = length >= FULL && due.contains(&true);
+            let is_long = (length >= FULL || read_on >= READ_ON) && due.contains(&true);
             if is_enough && is_long && failure.is_none() && self.transport.renew().is_ok() {
                 break;
             }
+            read_on += usize::from(is_enough);
         }
         failure.map_or(Ok(()), Err)
     }
@@ -253,11 +257,11 @@ impl Socket {
     }
 }
 
-/// Whether the same question may be answered the next time: `NLM_F_DUMP_INTR`, or an overrun
-/// (netlink(7)).
+/// Whether the same question may be answered the next time: `NLM_F_DUMP_INTR`, an overrun (netlink(7)), or an
+/// object longer than the page that a socket gets for its first answer, and for no other.
 fn is_passing(error: &KernelError) -> bool {
     matches!(error, KernelError::Answer { .. })
-        || matches!(error.errno(), Some(Errno::ENOBUFS | Errno::EBUSY))
+        || matches!(error.errno(), Some(Errno::ENOBUFS | Errno::EBUSY | Errno::EMSGSIZE))
 }
 
 /// Tries again what a signal interrupted.

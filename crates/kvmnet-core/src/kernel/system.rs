@@ -46,10 +46,15 @@ impl System {
     /// Opens the network namespace that the process is in.
     ///
     /// # Errors
-    /// [`KernelError`] where the kernel has no rtnetlink to offer.
+    /// [`KernelError`] where the kernel has no rtnetlink to offer, or doesn't tell the namespace.
     pub fn open() -> Result<Self, KernelError> {
         let (route, namespace) = Socket::open_in_namespace(NlFamily::Route)
             .map_err(|error| KernelError::system("open a rtnetlink socket", error))?;
+        let namespace = namespace.map_err(|error| {
+            let what =
+                "tell this network namespace from others, which before Linux 5.14 takes /proc";
+            KernelError::system(what, error)
+        })?;
         Ok(Self {
             namespace,
             route,

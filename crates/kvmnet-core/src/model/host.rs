@@ -123,7 +123,7 @@ impl HostView {
     #[must_use]
     pub fn has_guests(&self, bridge: &InterfaceName) -> bool {
         let ports = self.link(bridge).map(|bridge| self.ports_of(bridge)).unwrap_or_default();
-        ports.iter().any(|port| port.is_tap() && port.keeps_alive())
+        ports.iter().any(|port| port.is_guest_besides(None))
     }
 
     /// kvmnet's bridges, and whose each is.

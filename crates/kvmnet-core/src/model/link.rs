@@ -83,6 +83,12 @@ impl Link {
         !matches!(self.kind, LinkKind::Tap { persistent: true }) || self.carrier
     }
 
+    /// Whether it is the tap of a guest that stays when the one with the index `leaving` goes.
+    #[must_use]
+    pub fn is_guest_besides(&self, leaving: Option<u32>) -> bool {
+        self.is_tap() && self.keeps_alive() && Some(self.index) != leaving
+    }
+
     /// Whether it is a tap.
     #[must_use]
     pub fn is_tap(&self) -> bool {

@@ -84,14 +84,14 @@ pub enum LinkChange {
         mac: Option<Mac>,
         /// The bridge's MTU, in bytes, where the tap's differs.
         mtu: Option<u32>,
-        /// Whether the kernel must first be told to make no IPv6 address for the tap.
+        /// Whether the kernel must be told, before the tap comes up, to make no IPv6 address for it.
         no_inet6_address: bool,
         /// Whether frames to reserved group addresses are to be forwarded like any other. A bridge
         /// hands them to the host's protocols on the port itself, where no rule of the bridge's
         /// sees them.
         forward_groups: bool,
-        /// Whether it is up already. The kernel sets up a tap before it looks whether it can become a
-        /// port, so that one that was down has to go down again where it can't.
+        /// Whether it is up already. It then has its IPv6 address, which it loses only by going down. One
+        /// that was down can be set up though it can't become a port, and has to go down again.
         was_up: bool,
     },
     /// Takes a tap out of its bridge, and sets it down.

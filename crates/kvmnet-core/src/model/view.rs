@@ -133,7 +133,7 @@ pub struct BridgeView {
 }
 
 impl BridgeView {
-    /// The ports, but for the one that leaves, that keep a network alive.
+    /// The ports, but for the one that leaves, that keep a network alive: of those that were read.
     pub fn users(&self, leaving: Option<u32>) -> impl Iterator<Item = &Link> {
         self.ports.iter().filter(move |port| Some(port.index) != leaving && port.keeps_alive())
     }

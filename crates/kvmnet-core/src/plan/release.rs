@@ -208,12 +208,7 @@ fn take_down_unused(
 /// Whether a bridge of the administrator's is there, with a tap on it that stays.
 fn has_guests(view: &ReleaseView, bridge: &InterfaceName, leaving: Option<u32>) -> bool {
     let bridge = view.bridges.iter().find(|found| found.link.name == bridge.as_str());
-    bridge.is_some_and(|bridge| {
-        bridge
-            .ports
-            .iter()
-            .any(|port| port.is_tap() && port.keeps_alive() && Some(port.index) != leaving)
-    })
+    bridge.is_some_and(|bridge| bridge.ports.iter().any(|port| port.is_guest_besides(leaving)))
 }
 
 fn without_pin(bridge: &Link, mark: &Mark) -> Step {

@@ -14,12 +14,19 @@ use super::*;
 struct Line {
     sent: Vec<Vec<u8>>,
     answers: VecDeque<Vec<u8>>,
+    /// The answers to the second send.
+    later: Vec<Vec<u8>>,
     renewed: usize,
 }
 
 impl Transport for Rc<RefCell<Line>> {
     fn send(&mut self, messages: &[u8]) -> io::Result<()> {
-        self.borrow_mut().sent.push(messages.to_vec());
+        let mut line = self.borrow_mut();
+        line.sent.push(messages.to_vec());
+        if line.sent.len() == 2 {
+            let later = std::mem::take(&mut line.later);
+            line.answers.extend(later);
+        }
         Ok(())
     }
 
@@ -116,10 +123,17 @@ fn a_long_answer_is_broken_off_where_that_is_enough() {
     };
     let end = |sequence| message(libc::NLMSG_DONE as u16, MULTI, sequence, &[0; 4]);
     let ask = |batch: &mut Batch| batch.dump(Rtm::Getlink, Payload::new(&0u32), "list");
-    for (enough, read, renewed) in
-        [(1, vec![1, 2], 1), (2, vec![1, 2], 1), (3, vec![1, 2, 3], 1), (4, vec![1, 2, 3, 4], 0)]
-    {
-        let lengths = [2000, FULL, FULL, 8000];
+    let long = [2000, FULL, FULL, 8000];
+    // As they come where the kernel is short of memory.
+    let short = [2000; 4];
+    for (lengths, enough, read, renewed) in [
+        (long, 1, vec![1, 2], 1),
+        (long, 2, vec![1, 2], 1),
+        (long, 3, vec![1, 2, 3], 1),
+        (long, 4, vec![1, 2, 3, 4], 0),
+        (short, 1, vec![1, 2, 3], 1),
+        (short, 3, vec![1, 2, 3, 4], 0),
+    ] {
         let objects = (1..).zip(lengths).map(|(number, length)| object(1, number, length));
         let (line, mut socket) = line(objects.chain([end(1)]));
         let found = socket.read_until(ask, |found: &mut Vec<u8>, _, payload| {
@@ -137,4 +151,21 @@ fn a_long_answer_is_broken_off_where_that_is_enough() {
         });
         assert_eq!(next.unwrap(), [7]);
     }
+}
+
+#[test]
+fn what_was_too_long_for_a_first_answer_is_asked_for_again() {
+    let too_long = (-libc::EMSGSIZE).to_ne_bytes();
+    let done = libc::NLMSG_DONE as u16;
+    let multi = NlmF::MULTI.bits();
+    let ask = |batch: &mut Batch| batch.dump(Rtm::Getlink, Payload::new(&0u32), "list");
+    let (line, mut socket) = line([message(done, multi, 1, &too_long)]);
+    let again = [message(20, multi, 2, &[7, 0, 0, 0]), message(done, multi, 2, &[0; 4])];
+    let take = |found: &mut Vec<u8>, _: usize, payload: &[u8]| {
+        found.push(payload[0]);
+        Ok(())
+    };
+    // What isn't there yet when the leftovers are read comes with the second question.
+    line.borrow_mut().later.extend(again);
+    assert_eq!(socket.read(ask, take).unwrap(), [7]);
 }
