@@ -17,6 +17,9 @@ const PULSE: Duration = Duration::from_millis(100);
 /// How long a server waits for a client to say something.
 const SILENCE: Duration = Duration::from_secs(60);
 
+/// How long to wait for the rest of an answer that has begun.
+const REST: Duration = Duration::from_secs(5);
+
 /// Answers each connection with one line, the address it saw, then sends back what it gets.
 #[derive(Debug)]
 pub struct TcpServer(Server);
@@ -176,10 +179,22 @@ impl Netns {
         // Not all servers speak before the client is done.
         stream.shutdown(std::net::Shutdown::Write)?;
         let mut answer = Vec::new();
-        match stream.read_to_end(&mut answer) {
-            Err(error) if answer.is_empty() || error.kind() != ErrorKind::WouldBlock => Err(error),
-            _ => Ok(String::from_utf8_lossy(&answer).into_owned()),
+        let mut buffer = [0; 4096];
+        loop {
+            match stream.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(length) => {
+                    answer.extend_from_slice(&buffer[..length]);
+                    // The way is open: now it only matters how busy the machine is.
+                    stream.set_read_timeout(Some(limit.max(REST)))?;
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                // Not all servers end the connection.
+                Err(error) if error.kind() == ErrorKind::WouldBlock && !answer.is_empty() => break,
+                Err(error) => return Err(error),
+            }
         }
+        Ok(String::from_utf8_lossy(&answer).into_owned())
     }
 
     /// Opens a connection from this network to a server of the harness, and keeps it.
