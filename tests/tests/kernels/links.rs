@@ -72,7 +72,7 @@ fn vlans_bonds_and_a_bridge_that_filters_vlans() {
 
     // Two cards that stand in for each other.
     guest.ok(
-        "ip link add eth1 type veth peer name lan1 netns outside && ip -n outside link set lan1 up
+        "ip link add eth1 address 52:54:00:00:00:02 type veth peer name lan1 netns outside && ip -n outside link set lan1 up
          ip link add bond0 type bond mode active-backup miimon 100
          for card in eth0 eth1; do ip link set $card down && ip link set $card master bond0; done
          ip link add br0 type bridge forward_delay 0

@@ -147,9 +147,10 @@ fn hold(guest: &mut Guest, tap: &str) {
     ));
 }
 
-/// A card to a machine outside, and what looks at all that is there.
+/// A card to a machine outside, and what looks at all that is there. Its address is that of a card: a random one can be as
+/// high as a tap's, and a bridge takes the lowest.
 const LAN: &str = "
-    ip netns add outside; ip link add eth0 type veth peer name lan0 netns outside
+    ip netns add outside; ip link add eth0 address 52:54:00:00:00:01 type veth peer name lan0 netns outside
     ip -n outside address add 10.0.0.1/24 dev lan0; ip -n outside link set lan0 up; ip link set eth0 up
     cat >/usr/bin/look <<'END'
 ip -o link | sed -E 's/^[0-9]+: //; s/state [A-Z]+//; s/NO-CARRIER,//; s/,LOWER_UP//'
