@@ -114,15 +114,14 @@ impl System {
         let counted: Vec<&Link> = bridges.iter().filter(counted).collect();
         // The kernel goes through all links for every question, so that more than one bridge is best
         // asked for at once. Where a tap leaves, one guest that stays says all that matters.
-        let mut ports = match counted[..] {
-            [] => Vec::new(),
-            [..] if tap.is_some() => {
-                let leaving = tap.map(|tap| tap.index);
-                let stays = |port: &Link| port.is_guest_besides(leaving);
+        let mut ports = match (tap, &counted[..]) {
+            (_, []) => Vec::new(),
+            (Some(tap), _) => {
+                let stays = |port: &Link| port.is_guest_besides(Some(tap.index));
                 link::some_ports_of(&mut self.route, &counted, stays)?
             }
-            [bridge] => link::ports_of(&mut self.route, bridge)?,
-            _ => link::all(&mut self.route)?,
+            (None, [bridge]) => link::ports_of(&mut self.route, bridge)?,
+            (None, _) => link::all(&mut self.route)?,
         };
         let mut views = Vec::new();
         for link in bridges {
