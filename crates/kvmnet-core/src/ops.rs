@@ -9,7 +9,7 @@ use crate::error::{Chain, Error, Goal};
 use crate::kernel::{Kernel, KernelError};
 use crate::model::{
     BridgedNetwork, Firewall, InterfaceName, Link, LinkChange, ManagedNetwork, ManagedView,
-    Network, NetworkName, ReleaseView, Step, TableId, owner_of,
+    Network, NetworkName, ReleaseView, Step, TableId, Variant, owner_of,
 };
 use crate::plan::{
     self, AttachPlan, Note, Purpose, Refusal, ReleasePlan, ReleaseScope, TakeDownPlan,
@@ -341,6 +341,7 @@ fn undo<K: Kernel>(
         let master = view.tap.as_ref().and_then(|tap| tap.master);
         view.bridges.retain(|bridge| Some(bridge.link.index) == master || !is_left(&bridge.link));
         view.tables.retain(|table| !table.is_in_iptables());
+        view.filters.retain(|filter| filter.variant != Variant::Legacy);
     }
     let mut plan = plan::release(&view, tap, scope, known)?;
     let is_left_up = |link: &&Link| lifted && link.up && link.master.is_none();
@@ -367,10 +368,13 @@ fn require_whole<K: Kernel>(kernel: &K, steps: &[Step], goal: Goal<'_>) -> Resul
 }
 
 fn require_iptables<K: Kernel>(_: &K, steps: &[Step], goal: Goal<'_>) -> Result<(), Error> {
-    if !K::HAS_IPTABLES && steps.iter().any(Step::is_of_iptables) {
-        return Err(goal.needs_kvmnet(false));
+    let mut of_iptables = steps.iter().filter(|step| step.is_of_iptables()).peekable();
+    if K::HAS_IPTABLES || of_iptables.peek().is_none() {
+        return Ok(());
     }
-    Ok(())
+    // A guest is worth more than its way through another firewall.
+    let is_optional = of_iptables.all(|step| matches!(step, Step::Accepts(_)));
+    Err(goal.needs_kvmnet(is_optional))
 }
 
 fn look<K: Kernel>(

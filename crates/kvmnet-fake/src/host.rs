@@ -191,7 +191,7 @@ impl FakeHost {
         }
         let handles = accepts.iter().map(|found| match found.at.id {
             RuleId::Handle(handle) => handle,
-            RuleId::Text(_) => 0,
+            RuleId::Offset(_) | RuleId::Text(_) => 0,
         });
         let used = handles.max().unwrap_or(0);
         accepts.retain(|found| !change.delete.contains(&found.at));

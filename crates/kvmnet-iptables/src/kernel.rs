@@ -43,7 +43,7 @@ impl Iptables {
     /// [`KernelError`] where the kernel has no rtnetlink to offer.
     pub fn open() -> Result<Self, KernelError> {
         Ok(Self {
-            system: System::open()?,
+            system: System::open_for_netlink_alone()?,
             look: Look::default(),
             prepared: None,
             bridges: Vec::new(),

@@ -11,6 +11,8 @@
 #![forbid(unsafe_code)]
 
 mod accepts;
+#[cfg(test)]
+mod both_ways;
 mod kernel;
 mod listing;
 mod look;

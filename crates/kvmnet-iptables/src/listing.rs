@@ -158,10 +158,12 @@ pub fn words(rule: &str) -> Vec<String> {
 fn unconditional(rule: &str) -> Option<String> {
     let words = words(rule);
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    match &words[..] {
-        ["-j", target, ..] | ["-m", "comment", "--comment", _, "-j", target, ..] => {
-            Some((*target).to_owned())
-        }
+    let mut rest = &words[..];
+    while let ["-m", "comment", "--comment", _, behind @ ..] = rest {
+        rest = behind;
+    }
+    match rest {
+        ["-j", target, ..] => Some((*target).to_owned()),
         _ => None,
     }
 }
@@ -257,6 +259,7 @@ mod tests {
             ("-m comment --comment \"a -j DROP\" -j ACCEPT", false),
             ("-m comment --comment \"all else\" -j DROP", true),
             ("-m comment --comment \"all of eno1\" -i eno1 -j DROP", false),
+            ("-m comment --comment one -m comment --comment \"of two\" -j DROP", true),
         ] {
             let listing = Listing::parse(&format!("-P FORWARD ACCEPT\n-A FORWARD {last}\n"));
             assert_eq!(listing.drops(), drops, "{last}");

@@ -1,6 +1,6 @@
 //! Looking at the tables of iptables, of both variants.
 
-use kvmnet_core::kernel::{KernelError, System, legacy_tables};
+use kvmnet_core::kernel::{KernelError, System, legacy_table, legacy_tables};
 use kvmnet_core::model::{FilterView, NetworkName, Variant};
 
 use crate::accepts;
@@ -22,6 +22,13 @@ pub struct Look {
     pub unlisted: Vec<Variant>,
     /// Why iptables-legacy's filter, which is in use, could not be.
     pub unread: Option<String>,
+}
+
+/// Whether the filter of iptables-legacy, which is in use, stops nothing that it doesn't name, and has no
+/// rule of kvmnet's: it needs no program then.
+fn is_idle(family: Family) -> bool {
+    let filter = legacy_table(family.number(), FILTER).ok().and_then(|table| table.filter);
+    filter.is_some_and(|filter| !filter.drops && filter.accepts.is_empty())
 }
 
 /// A table that was listed.
@@ -83,14 +90,14 @@ impl Look {
         Ok(look)
     }
 
-    /// Lists nothing but the filters of iptables-legacy, and of these those in use: to ask for one
-    /// would make it. A host without any has no program started.
+    /// Lists nothing but the filters of iptables-legacy, and of these those that matter to anybody: a
+    /// host without any has no program started.
     #[must_use]
     pub fn at_legacy_filters() -> Self {
         let mut look = Self::default();
         for family in Family::ALL {
             let list = || -> Result<Option<Found>, KernelError> {
-                if !family.has_legacy(FILTER)? {
+                if !family.has_legacy(FILTER)? || is_idle(family) {
                     return Ok(None);
                 }
                 let program = Program::of(family, Variant::Legacy)?;

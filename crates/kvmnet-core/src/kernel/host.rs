@@ -5,6 +5,7 @@ use nix::errno::Errno;
 
 use super::link;
 use super::nftables::FoundTable;
+use super::rules_view::LEGACY_FILTERS;
 use super::socket::Socket;
 use super::{KernelError, System, address, netconf, nftables, route, sysctl};
 use crate::model::{
@@ -24,7 +25,10 @@ impl System {
         let uplinks = route::default_interfaces(&mut self.route)?;
         let tables = permitted(self.tables())?;
         let (dropping_chains, filters) = match &tables {
-            Some(tables) => (Some(self.dropping_chains(tables)?), Some(self.filters_of(tables)?)),
+            Some(tables) => (
+                Some(self.dropping_chains(tables)?),
+                Some(self.filters_of(tables, &LEGACY_FILTERS)?),
+            ),
             None => (None, None),
         };
         let name_of = |index: &u32| links.iter().find(|link| link.index == *index);

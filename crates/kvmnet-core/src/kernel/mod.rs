@@ -23,10 +23,12 @@ mod rules_view;
 mod socket;
 mod sysctl;
 mod system;
+mod xtables;
 
 pub use error::KernelError;
 pub use sysctl::legacy_tables;
 pub use system::System;
+pub use xtables::{LegacyTable, legacy_table};
 
 use crate::model::{
     BridgedNetwork, BridgedView, InterfaceName, ManagedNetwork, ManagedView, NetworkName,

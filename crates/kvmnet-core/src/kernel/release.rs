@@ -3,6 +3,7 @@
 use std::net::Ipv4Addr;
 
 use super::link::{self, Which};
+use super::rules_view::LEGACY_TABLES;
 use super::{KernelError, System, address, conntrack, neighbour};
 use crate::model::{
     AcceptOwner, BridgeView, FilterView, InterfaceName, Link, NetworkName, ReleaseView, TableId,
@@ -30,7 +31,7 @@ impl System {
         let which = tap.map(|tap| Which::Name(tap.as_str()));
         let (tap, bridges) = link::one_and_all_of_kind(&mut self.route, which, "bridge")?;
         let tables = self.tables()?;
-        let mut filters = self.filters_of(&tables)?;
+        let mut filters = self.filters_of(&tables, &LEGACY_TABLES)?;
         filters.extend(others);
         let mut bridges = self.bridges(bridges, tap.as_ref(), &filters, known)?;
         let chains = bridges.iter().filter_map(|bridge| chains_of(&bridge.link, known));

@@ -1,13 +1,19 @@
 //! Looking at nf_tables: our own tables, and the filters of others.
 
-use log::warn;
+use log::{debug, warn};
 use neli::consts::socket::NlFamily;
 use nix::errno::Errno;
 
 use super::nftables::FoundTable;
 use super::socket::Socket;
-use super::{KernelError, System, legacy_tables, nftables};
+use super::{KernelError, System, legacy_table, legacy_tables, nftables};
 use crate::model::{FilterView, ManagedNetwork, Table, TableId, TableState};
+
+/// Those whose forward filters iptables works on.
+const FAMILIES: [u8; 2] = [libc::NFPROTO_IPV4 as u8, libc::NFPROTO_IPV6 as u8];
+/// The tables of iptables-legacy that hold rules of kvmnet's, and those of them that forward.
+pub(super) const LEGACY_TABLES: [&str; 2] = [nftables::FILTER_TABLE, "nat"];
+pub(super) const LEGACY_FILTERS: [&str; 1] = [nftables::FILTER_TABLE];
 
 /// What is there of a network's rules.
 pub(super) struct RulesView {
@@ -97,28 +103,25 @@ impl System {
             Some(wanted) => nftables::table_state(self.netfilter()?, wanted, &tables)?,
             None => TableState::AsWanted,
         };
-        Ok(RulesView { table, other_tables: others, filters: self.filters_of(&tables)? })
+        let filters = self.filters_of(&tables, &LEGACY_FILTERS)?;
+        Ok(RulesView { table, other_tables: others, filters })
     }
 
-    /// The forward filters that iptables-nft works on.
+    /// The forward filters that iptables works on.
     pub(super) fn filters(&mut self) -> Result<Vec<FilterView>, KernelError> {
         let tables = self.tables()?;
-        self.filters_of(&tables)
+        self.filters_of(&tables, &LEGACY_FILTERS)
     }
 
-    /// Those of them whose tables are there.
+    /// Those of them whose tables are among these of nf_tables, or by these names in iptables-legacy.
     pub(super) fn filters_of(
         &mut self,
         tables: &[FoundTable],
+        legacy: &[&str],
     ) -> Result<Vec<FilterView>, KernelError> {
         self.met_firewalld |= tables.iter().any(|table| table.id.is_firewalld());
-        let families = [libc::NFPROTO_IPV4, libc::NFPROTO_IPV6].map(|family| family as u8);
-        let is_filter = |table: &String| table == nftables::FILTER_TABLE;
-        for family in families {
-            self.met_legacy |= legacy_tables(family)?.iter().any(is_filter);
-        }
         let mut filters = Vec::new();
-        for family in families {
+        for family in FAMILIES {
             let is_filter = |table: &FoundTable| {
                 table.id.family == family && table.id.name == nftables::FILTER_TABLE
             };
@@ -129,6 +132,32 @@ impl System {
             match nftables::filter_view(self.netfilter()?, family) {
                 Ok(filter) => filters.extend(filter),
                 Err(error) => warn!("{error}"),
+            }
+        }
+        filters.extend(self.look_at_legacy(legacy)?);
+        Ok(filters)
+    }
+
+    /// Of iptables-legacy's tables by these names those in use: the forward filters among them. Where one
+    /// can't be read, or has chains of kvmnet's, this is not the program to deal with it. Nor is any
+    /// looked at where another has done so.
+    fn look_at_legacy(&mut self, tables: &[&str]) -> Result<Vec<FilterView>, KernelError> {
+        let mut filters = Vec::new();
+        if self.leaves_others {
+            return Ok(filters);
+        }
+        for family in FAMILIES {
+            for table in legacy_tables(family)?.iter().filter(|table| tables.contains(&&***table)) {
+                match legacy_table(family, table) {
+                    Ok(found) => {
+                        self.met_legacy |= found.has_own_chains;
+                        filters.extend(found.filter);
+                    }
+                    Err(error) => {
+                        debug!("{error}");
+                        self.met_legacy = true;
+                    }
+                }
             }
         }
         Ok(filters)

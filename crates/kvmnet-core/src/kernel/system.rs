@@ -34,10 +34,11 @@ pub struct System {
     pub(super) netfilter: Option<Socket>,
     /// Whether firewalld's rules were met, which is told over D-Bus.
     pub(super) met_firewalld: bool,
-    /// Whether a filter of iptables-legacy was met, which is told by its programs.
+    /// Whether tables of iptables-legacy were met that can't be read, or have chains of kvmnet's, which
+    /// are its programs' to deal with.
     pub(super) met_legacy: bool,
-    /// Whether both are left as they are.
-    leaves_others: bool,
+    /// Whether both are left as they are, or to another.
+    pub(super) leaves_others: bool,
     /// Whether any connection is tracked, once that was asked.
     pub(super) tracks_connections: Option<bool>,
 }
@@ -66,8 +67,8 @@ impl System {
         })
     }
 
-    /// As [`System::open`], for a run that leaves firewalls as they are which are told other than by
-    /// netlink.
+    /// As [`System::open`], for a run that leaves firewalls as they are, or to another, which are told
+    /// other than by netlink.
     ///
     /// # Errors
     /// As [`System::open`].

@@ -116,7 +116,10 @@ pub struct RulePlace {
 pub enum RuleId {
     /// The kernel's number for it (`NFTA_RULE_HANDLE`).
     Handle(u64),
-    /// x_tables has no numbers that stay: what it says, as it is printed behind the chain's name.
+    /// x_tables has no numbers that stay. Where it is in the table, in bytes, as that was when it was
+    /// looked at: enough to compare, not to delete.
+    Offset(usize),
+    /// Enough for that: what it says, as it is printed behind the chain's name.
     Text(String),
 }
 

@@ -22,9 +22,10 @@ use crate::model::{
 
 /// The table's name.
 pub(in crate::kernel) const TABLE: &str = "filter";
-const FORWARD: &str = "FORWARD";
+/// The chain that all that is forwarded comes by.
+pub(in crate::kernel) const FORWARD: &str = "FORWARD";
 /// Made by Docker for rules of others, and left alone by it from then on.
-const DOCKER_USER: &str = "DOCKER-USER";
+pub(in crate::kernel) const DOCKER_USER: &str = "DOCKER-USER";
 
 /// How often a change is tried on a ruleset that others keep changing.
 const ATTEMPTS: usize = 32;
@@ -204,7 +205,7 @@ fn last_jump_at_head(rules: Vec<Found>, change: &AcceptsChange) -> Option<u64> {
     let last = jumps.last()?;
     match last.at.id {
         RuleId::Handle(handle) => Some(handle),
-        RuleId::Text(_) => None,
+        RuleId::Offset(_) | RuleId::Text(_) => None,
     }
 }
 

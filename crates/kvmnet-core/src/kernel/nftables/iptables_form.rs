@@ -8,19 +8,8 @@ use super::lower::{
     EQUAL, IPV4_DESTINATION, IPV4_SOURCE, NETWORK_HEADER, NFT_META_IIFNAME, NFT_META_OIFNAME,
     NOT_EQUAL, address, compare,
 };
+use crate::kernel::xtables::connection;
 use crate::model::{InterfaceName, Match, Rule, Verdict};
-
-/// `sizeof(struct xt_conntrack_mtinfo3)` (`linux/netfilter/xt_conntrack.h`), 164, rounded up to
-/// eight bytes as `XT_ALIGN` has it.
-const CONNTRACK_LENGTH: usize = 168;
-/// Where its `match_flags` and its `state_mask` are, both `__u16`.
-const CONNTRACK_FLAGS: usize = 146;
-const CONNTRACK_STATE_MASK: usize = 150;
-/// `XT_CONNTRACK_STATE`.
-const MATCH_STATE: u16 = 1;
-/// `XT_CONNTRACK_STATE_BIT` of established and related, and `XT_CONNTRACK_STATE_DNAT`.
-const ESTABLISHED_OR_RELATED: u16 = (1 << 1) | (1 << 2);
-const DESTINATION_TRANSLATED: u16 = 1 << 7;
 
 /// A rule in iptables-nft's own words.
 pub(super) fn lower(rule: &Rule) -> Vec<Expression> {
@@ -40,8 +29,12 @@ fn matching(condition: &Match) -> Vec<Expression> {
         Match::Output(name) => interface(NFT_META_OIFNAME, EQUAL, name),
         Match::Source(prefix) => masked(IPV4_SOURCE, *prefix),
         Match::Destination(prefix) => masked(IPV4_DESTINATION, *prefix),
-        Match::Answering => vec![connection(ESTABLISHED_OR_RELATED)],
-        Match::DestinationTranslated => vec![connection(DESTINATION_TRANSLATED)],
+        Match::Answering | Match::DestinationTranslated => {
+            let info = connection(condition).map(|info| info.to_vec());
+            let of_info =
+                |info| Expression::Match { name: "conntrack".to_owned(), revision: 3, info };
+            info.map(of_info).into_iter().collect()
+        }
         Match::InputGroup(_) | Match::Protocol(_) | Match::DestinationOutside(_) => Vec::new(),
     }
 }
@@ -64,14 +57,6 @@ fn interface(key: u32, operation: u32, name: &InterfaceName) -> Vec<Expression> 
     let mut value = name.as_str().as_bytes().to_vec();
     value.push(0);
     vec![Expression::Meta { key }, compare(operation, value)]
-}
-
-fn connection(states: u16) -> Expression {
-    let mut info = vec![0; CONNTRACK_LENGTH];
-    info[CONNTRACK_FLAGS..CONNTRACK_FLAGS + 2].copy_from_slice(&MATCH_STATE.to_ne_bytes());
-    let mask = CONNTRACK_STATE_MASK..CONNTRACK_STATE_MASK + 2;
-    info[mask].copy_from_slice(&states.to_ne_bytes());
-    Expression::Match { name: "conntrack".to_owned(), revision: 3, info }
 }
 
 /// What the expressions of one of our rules say; none where they are of another form.
