@@ -44,8 +44,7 @@ pub(in crate::kernel) fn connection(condition: &Match) -> Option<[u8; CONNTRACK_
     Some(info)
 }
 
-/// What becomes of every packet that comes to this rule; none where it holds for some alone, or nothing
-/// does.
+/// What becomes of every packet that comes to this rule; none where it holds for some alone.
 pub(super) fn unconditional<'a>(entry: &Entry<'a>) -> Result<Option<Target<'a>>, Malformed> {
     let is_idle = |(at, &byte): (usize, &u8)| {
         byte == 0 || at == entry.layout.flags && byte & !entry.layout.idle_flags == 0
@@ -58,10 +57,7 @@ pub(super) fn unconditional<'a>(entry: &Entry<'a>) -> Result<Option<Target<'a>>,
             return Ok(None);
         }
     }
-    let target = entry.target()?;
-    let is_next =
-        matches!(target, Target::Standard(place) if usize::try_from(place) == Ok(entry.end()));
-    Ok((!is_next).then_some(target))
+    entry.target().map(Some)
 }
 
 /// What a rule is of ours: for whose sake it is there, and what it says where that is of a form that
