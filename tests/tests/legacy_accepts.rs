@@ -336,33 +336,75 @@ fn rules_of_the_administrators_stay() {
     assert_eq!(rules(), before);
 }
 
-/// A host that doesn't use iptables-legacy has no program started, and its tables aren't made.
+/// How many programs a program starts, or becomes.
+fn starts(host: &Host, arguments: &[&str]) -> usize {
+    let (output, trace) = host.strace(&["-f", "-e", "trace=execve"], arguments);
+    assert!(output.success(), "{output:?}");
+    // The first is strace's own.
+    trace.lines().filter(|line| line.contains("execve(")).count() - 1
+}
+
+/// A host that doesn't use iptables-legacy doesn't have its tables made.
 #[test]
 fn where_it_is_not_in_use_nothing_is_started() {
     let host = Host::new();
     host.ok("iptables-nft -P FORWARD DROP");
     let _tap = host.tap("vnet0");
-    let programs = |arguments: &[&str]| {
-        let (output, trace) = host.strace(&["-f", "-e", "trace=execve"], arguments);
-        assert!(output.success(), "{output:?}");
-        // The first is strace's own.
-        trace.lines().filter(|line| line.contains("execve(")).count() - 1
-    };
     for helper in ["natup", "natdown"] {
-        assert_eq!(programs(&[&format!("/usr/libexec/kvmnet-{helper}"), "vnet0"]), 0);
+        assert_eq!(starts(&host, &[&format!("/usr/libexec/kvmnet-{helper}"), "vnet0"]), 0);
     }
-    assert_eq!(programs(&["kvmnet", "up", "default"]), 0);
+    assert_eq!(starts(&host, &["kvmnet", "up", "default"]), 0);
     for file in ["ip_tables_names", "ip6_tables_names"] {
         assert_eq!(host.ok(&format!("cat /proc/net/{file}")), "");
     }
-    host.kvmnet_ok(&["down", "default"]);
-    // And of one whose legacy tables let everything through, none but what looks.
-    host.ok("iptables-legacy -A FORWARD -i eno9 -j DROP");
-    let natup = programs(&["/usr/libexec/kvmnet-natup", "vnet0"]);
-    println!("natup started {natup} programs, the command among them");
-    assert_eq!(natup, 2);
-    assert!(ours(&host, "iptables-legacy").is_empty());
-    assert_eq!(host.ok("cat /proc/net/ip6_tables_names"), "");
+}
+
+/// To look takes no program, only to change something.
+#[test]
+fn where_nothing_is_to_be_changed_nothing_is_started() {
+    const IDLE: &str = "iptables-legacy -A FORWARD -i eno9 -j DROP
+                        iptables-legacy -t nat -A POSTROUTING -o eno1 -j MASQUERADE";
+    for (rules, drops) in [(IDLE, false), (DROPPING[0], true), (DROPPING[1], true), (DOCKER, true)]
+    {
+        println!("{rules}");
+        let host = Host::new();
+        host.ok(rules);
+        let names = || host.ok("cat /proc/net/ip_tables_names /proc/net/ip6_tables_names");
+        let before = names();
+        let _taps = (host.tap("vnet0"), host.tap("vnet1"));
+        for (helper, tap, changes) in [
+            ("natup", "vnet0", true),
+            ("natup", "vnet0", false),
+            ("natup", "vnet1", false),
+            ("natdown", "vnet0", false),
+            ("natdown", "vnet0", false),
+            ("natdown", "vnet1", true),
+        ] {
+            let started = starts(&host, &[&format!("/usr/libexec/kvmnet-{helper}"), tap]);
+            assert_eq!(started > 0, drops && changes, "{helper} {tap}: {started}");
+        }
+        assert_eq!(starts(&host, &["kvmnet", "up", "default"]) > 0, drops);
+        host.kvmnet_ok(&["down", "default"]);
+        // Before the look itself makes one.
+        assert_eq!(names(), before);
+        no_rules_of_ours(&host);
+    }
+}
+
+/// What is of kvmnet's where no bridge is left to speak of it goes, too, whoever sees it first.
+#[test]
+fn chains_without_a_bridge_go() {
+    for (program, table) in [("iptables", "filter"), ("iptables", "nat"), ("ip6tables", "filter")] {
+        let host = Host::new();
+        host.ok("iptables-legacy -N X");
+        host.ok(&format!("{program}-legacy -t {table} -N KVMNET-lab-FWD"));
+        let _tap = host.tap("vnet0");
+        natup(&host, "vnet0");
+        natdown(&host, "vnet0");
+        let left = host.ok(&format!("{program}-legacy -t {table} -S"));
+        assert!(!left.contains("KVMNET"), "{program} {table}: {left}");
+        host.ok("iptables-legacy -X X");
+    }
 }
 
 #[test]
