@@ -66,9 +66,9 @@ impl Verb {
     }
 }
 
-/// Runs a helper from its arguments to its exit code. Where it comes to a firewall that isn't told by
-/// netlink, the process becomes `kvmnet`, before anything was changed: no helper has to carry that
-/// about.
+/// Runs a helper from its arguments to its exit code. Where there is something to change in a firewall that
+/// isn't told by netlink, the process becomes `kvmnet`, before anything was changed (but for leftovers of
+/// others, which may be gone): no helper has to carry that about.
 #[must_use]
 pub fn main(verb: Verb) -> ExitCode {
     run(verb, std::env::args_os().skip(1).collect(), |tap| {

@@ -326,8 +326,8 @@ fn take_down<K: Kernel>(
     Ok(plan)
 }
 
-/// The way back: what was begun is undone. What is left in iptables by others, where this program
-/// can't work on that, waits for the next one that can.
+/// The way back: what was begun is undone. What there is in iptables, of others or of a run before, waits
+/// for the next program that can work on that where this one can't.
 fn undo<K: Kernel>(
     kernel: &mut K,
     tap: &InterfaceName,

@@ -19,8 +19,8 @@ use crate::programs::{Family, Program};
 
 const TABLES: u32 = 150;
 const CHAINS: [&str; 5] = ["INPUT", "FORWARD", "FORWARD", "DOCKER-USER", "Z"];
-const INPUTS: [&str; 5] = ["", "-i br0", "! -i br0", "-i eno1", "-i br1"];
-const OUTPUTS: [&str; 4] = ["", "-o br0", "! -o eno1", "-o eno1.5"];
+const INPUTS: [&str; 6] = ["", "-i br0", "! -i br0", "-i eno1", "-i br1", "-i +"];
+const OUTPUTS: [&str; 5] = ["", "-o br0", "! -o eno1", "-o eno1.5", "-o +"];
 const IPV4: [&str; 6] = ["", "-p udp", "-s 10.0.0.0/8", "-d 10.1.2.3", "! -d 10.0.0.0/8", "-f"];
 const IPV6: [&str; 6] = ["", "", "-s fd00::/8", "! -d fd00::1", "-p all", "-p ipv6-icmp"];
 const EXTENSIONS: [&str; 8] = [

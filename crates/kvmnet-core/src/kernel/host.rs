@@ -27,7 +27,7 @@ impl System {
         let (dropping_chains, filters) = match &tables {
             Some(tables) => (
                 Some(self.dropping_chains(tables)?),
-                Some(self.filters_of(tables, &LEGACY_FILTERS)?),
+                Some(self.filters_of(tables, LEGACY_FILTERS)?),
             ),
             None => (None, None),
         };

@@ -40,12 +40,13 @@ pub trait Kernel {
     /// Held while no other run may look or act; released when dropped.
     type Lock;
 
-    /// Whether it can carry out steps on iptables. One that can't knows by a bridge's mark what there
-    /// would be to do, and a run that comes to that changes nothing.
+    /// Whether it can carry out steps on iptables. One that can't knows by a bridge's mark and by the tables
+    /// of iptables-legacy what there would be to do, and a run that comes to that changes nothing.
     const HAS_IPTABLES: bool;
 
-    /// Whether the looks so far have met a firewall that it has no language for, and that guests'
-    /// packets go through: iptables-legacy, or firewalld, whose zones are told over D-Bus.
+    /// Whether the looks so far have met something that is for another to deal with: firewalld, whose
+    /// zones are told over D-Bus, or tables of iptables-legacy that could not be read or have chains of
+    /// kvmnet's.
     fn leaves_something(&self) -> bool {
         false
     }

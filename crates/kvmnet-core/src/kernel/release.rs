@@ -31,7 +31,7 @@ impl System {
         let which = tap.map(|tap| Which::Name(tap.as_str()));
         let (tap, bridges) = link::one_and_all_of_kind(&mut self.route, which, "bridge")?;
         let tables = self.tables()?;
-        let mut filters = self.filters_of(&tables, &LEGACY_TABLES)?;
+        let mut filters = self.filters_of(&tables, LEGACY_TABLES)?;
         filters.extend(others);
         let mut bridges = self.bridges(bridges, tap.as_ref(), &filters, known)?;
         let chains = bridges.iter().filter_map(|bridge| chains_of(&bridge.link, known));
@@ -113,8 +113,7 @@ impl System {
         // Of the administrator's bridges it only matters who is on them where rules speak of them.
         let counted = |bridge: &&Link| owner_of(bridge, known).is_some() || is_spoken_of(bridge);
         let counted: Vec<&Link> = bridges.iter().filter(counted).collect();
-        // The kernel goes through all links for every question, so that more than one bridge is best
-        // asked for at once. Where a tap leaves, one guest that stays says all that matters.
+        // Where a tap leaves, one guest that stays says all that matters.
         let mut ports = match (tap, &counted[..]) {
             (_, []) => Vec::new(),
             (Some(tap), _) => {

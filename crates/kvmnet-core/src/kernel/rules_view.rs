@@ -1,4 +1,4 @@
-//! Looking at nf_tables: our own tables, and the filters of others.
+//! Looking at nf_tables and x_tables: our own tables, and the filters of others.
 
 use log::{debug, warn};
 use neli::consts::socket::NlFamily;
@@ -11,9 +11,12 @@ use crate::model::{FilterView, ManagedNetwork, Table, TableId, TableState};
 
 /// Those whose forward filters iptables works on.
 const FAMILIES: [u8; 2] = [libc::NFPROTO_IPV4 as u8, libc::NFPROTO_IPV6 as u8];
-/// The tables of iptables-legacy that hold rules of kvmnet's, and those of them that forward.
-pub(super) const LEGACY_TABLES: [&str; 2] = [nftables::FILTER_TABLE, "nat"];
-pub(super) const LEGACY_FILTERS: [&str; 1] = [nftables::FILTER_TABLE];
+/// Tables of iptables-legacy, by their family.
+type LegacyTables<'a> = [&'a [&'a str]; FAMILIES.len()];
+/// Those that hold rules of kvmnet's, and those of them that forward.
+pub(super) const LEGACY_TABLES: LegacyTables<'_> =
+    [&[nftables::FILTER_TABLE, "nat"], &[nftables::FILTER_TABLE]];
+pub(super) const LEGACY_FILTERS: LegacyTables<'_> = [&[nftables::FILTER_TABLE]; 2];
 
 /// What is there of a network's rules.
 pub(super) struct RulesView {
@@ -103,21 +106,21 @@ impl System {
             Some(wanted) => nftables::table_state(self.netfilter()?, wanted, &tables)?,
             None => TableState::AsWanted,
         };
-        let filters = self.filters_of(&tables, &LEGACY_FILTERS)?;
+        let filters = self.filters_of(&tables, LEGACY_FILTERS)?;
         Ok(RulesView { table, other_tables: others, filters })
     }
 
     /// The forward filters that iptables works on.
     pub(super) fn filters(&mut self) -> Result<Vec<FilterView>, KernelError> {
         let tables = self.tables()?;
-        self.filters_of(&tables, &LEGACY_FILTERS)
+        self.filters_of(&tables, LEGACY_FILTERS)
     }
 
     /// Those of them whose tables are among these of nf_tables, or by these names in iptables-legacy.
     pub(super) fn filters_of(
         &mut self,
         tables: &[FoundTable],
-        legacy: &[&str],
+        legacy: LegacyTables<'_>,
     ) -> Result<Vec<FilterView>, KernelError> {
         self.met_firewalld |= tables.iter().any(|table| table.id.is_firewalld());
         let mut filters = Vec::new();
@@ -141,13 +144,14 @@ impl System {
     /// Of iptables-legacy's tables by these names those in use: the forward filters among them. Where one
     /// can't be read, or has chains of kvmnet's, this is not the program to deal with it. Nor is any
     /// looked at where another has done so.
-    fn look_at_legacy(&mut self, tables: &[&str]) -> Result<Vec<FilterView>, KernelError> {
+    fn look_at_legacy(&mut self, tables: LegacyTables<'_>) -> Result<Vec<FilterView>, KernelError> {
         let mut filters = Vec::new();
         if self.leaves_others {
             return Ok(filters);
         }
-        for family in FAMILIES {
-            for table in legacy_tables(family)?.iter().filter(|table| tables.contains(&&***table)) {
+        for (family, tables) in FAMILIES.into_iter().zip(tables) {
+            let in_use = legacy_tables(family)?;
+            for table in in_use.iter().filter(|table| tables.contains(&&***table)) {
                 match legacy_table(family, table) {
                     Ok(found) => {
                         self.met_legacy |= found.has_own_chains;

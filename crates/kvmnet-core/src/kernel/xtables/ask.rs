@@ -57,22 +57,30 @@ pub(super) fn table(layout: &Layout, name: &str) -> io::Result<Answer> {
 }
 
 fn try_table(layout: &Layout, name: &str, socket: &OwnedFd) -> io::Result<Answer> {
-    let mut info = [0; INFO];
-    info[..name.len()].copy_from_slice(name.as_bytes());
-    option(layout, socket, GET_INFO, &mut info)?;
+    let info = info(layout, name, socket)?;
     let number = |at: usize| read_u32(&info[at..]).unwrap_or_default() as usize;
-    let of_forward = 4 * libc::NF_INET_FORWARD as usize;
-    let has_forward = number(VALID_HOOKS) & (1 << libc::NF_INET_FORWARD) != 0;
-    let forward = number(HOOK_ENTRY + of_forward)..number(UNDERFLOW + of_forward);
-
     // Memory that is zero from the start costs nothing to clear.
     let mut entries = vec![0; ENTRIES + number(SIZE)];
     entries[..NAME].copy_from_slice(&info[..NAME]);
     entries[NAME..NAME + 4].copy_from_slice(&info[SIZE..]);
     let length = option(layout, socket, GET_ENTRIES, &mut entries)?;
+    // The kernel notices no other change than one of the size.
+    if self::info(layout, name, socket)? != info {
+        return Err(Errno::EAGAIN.into());
+    }
     entries.truncate(length);
     entries.drain(..ENTRIES.min(length));
+    let of_forward = 4 * libc::NF_INET_FORWARD as usize;
+    let has_forward = number(VALID_HOOKS) & (1 << libc::NF_INET_FORWARD) != 0;
+    let forward = number(HOOK_ENTRY + of_forward)..number(UNDERFLOW + of_forward);
     Ok(Answer { forward: has_forward.then_some(forward), entries })
+}
+
+fn info(layout: &Layout, name: &str, socket: &OwnedFd) -> io::Result<[u8; INFO]> {
+    let mut info = [0; INFO];
+    info[..name.len()].copy_from_slice(name.as_bytes());
+    option(layout, socket, GET_INFO, &mut info)?;
+    Ok(info)
 }
 
 /// getsockopt(2) of an option that reads what it is asked from where it answers; the answer's length.

@@ -14,7 +14,8 @@ pub(super) use rule::connection;
 pub use table::{LegacyTable, legacy_table};
 
 /// What the two families have different: where the fields of an entry are (`struct ipt_entry`, `struct
-/// ip6t_entry`), in bytes.
+/// ip6t_entry`), in bytes. (As where numbers of 64 bits begin at multiples of eight bytes, which is
+/// everywhere but on i386. There the kernel takes the question for nonsense, and iptables-legacy is asked.)
 #[derive(Debug)]
 struct Layout {
     /// The number of the family (`NFPROTO_IPV4`, `NFPROTO_IPV6`).

@@ -44,10 +44,14 @@ pub(in crate::kernel) fn connection(condition: &Match) -> Option<[u8; CONNTRACK_
     Some(info)
 }
 
-/// What becomes of every packet that comes to this rule; none where it holds for some alone.
+/// What becomes of every packet that comes to this rule; none where it holds for some alone. A name that
+/// no bit of its mask asks for, such as that of `-i +`, fits any interface.
 pub(super) fn unconditional<'a>(entry: &Entry<'a>) -> Result<Option<Target<'a>>, Malformed> {
+    let layout = entry.layout;
+    let names = layout.interfaces..layout.interfaces + 2 * INTERFACE;
     let is_idle = |(at, &byte): (usize, &u8)| {
-        byte == 0 || at == entry.layout.flags && byte & !entry.layout.idle_flags == 0
+        let is_idle_flag = at == layout.flags && byte & !layout.idle_flags == 0;
+        byte == 0 || names.contains(&at) || is_idle_flag
     };
     if !entry.conditions().iter().enumerate().all(is_idle) {
         return Ok(None);
@@ -83,7 +87,7 @@ pub(super) fn accept(entry: &Entry<'_>) -> Result<Option<(AcceptOwner, Option<Ru
 }
 
 /// What an entry itself asks of a packet, in the order in which kvmnet's own rules have it; none where
-/// they ask for nothing of the kind.
+/// that is anything that kvmnet doesn't write.
 fn by_header(entry: &Entry<'_>) -> Option<Vec<Match>> {
     let (layout, bytes) = (entry.layout, entry.conditions());
     let (flags, inverted) = (bytes[layout.flags], bytes[layout.flags + 1]);
@@ -118,7 +122,7 @@ fn by_header(entry: &Entry<'_>) -> Option<Vec<Match>> {
 /// An interface by its whole name: `Some(None)` where any will do, none where it is another form, such
 /// as the beginning of a name.
 fn interface(name: &[u8], mask: &[u8]) -> Option<Option<InterfaceName>> {
-    if name.iter().chain(mask).all(|&byte| byte == 0) {
+    if mask.iter().all(|&byte| byte == 0) {
         return Some(None);
     }
     let name = text(name);

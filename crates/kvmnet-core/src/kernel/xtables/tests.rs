@@ -53,6 +53,8 @@ fn what_drops_and_where_rules_belong() {
         (&["-A FORWARD ! -o eno1 -j DROP"], "FORWARD", false),
         (&["-A FORWARD -p tcp -j DROP"], "FORWARD", false),
         (&["-A FORWARD"], "FORWARD", false),
+        (&["-A FORWARD -i + -o + -j DROP"], "FORWARD", true),
+        (&["-A FORWARD -i e+ -j DROP"], "FORWARD", false),
         (&["-N X", "-A X -j DROP", "-A FORWARD -j X"], "FORWARD", false),
         (&[DOCKER[0], DOCKER[1]], "FORWARD", false),
         (&[DOCKER[0], DOCKER[1], passed], "DOCKER-USER", false),
