@@ -102,18 +102,41 @@ fn a_down_reads_no_long_list_of_ports() {
         host.write("/tmp/batch", batch);
         host.ok("ip -batch /tmp/batch");
         let (_, trace) = calls_of(&host, down, "vnet0");
-        let is_read = |line: &&str| {
-            line.contains("recvfrom(")
-                && line.contains("RTM_NEWLINK")
-                && line.contains("NLM_F_MULTI")
-        };
-        let reads = trace.lines().filter(is_read).count();
+        let reads = reads_of_links(&trace);
         assert!(
             expected.contains(&reads),
             "{down}, among {MANY} others: {reads} reads of links:\n{trace}"
         );
         assert_eq!(host.ports("br0").len(), MANY);
     }
+}
+
+/// Of several networks each is asked for its own guests; not all links for their networks.
+#[test]
+fn a_down_beside_another_network_reads_no_other_links() {
+    let host = Host::new();
+    host.describe("lab", "mode = \"isolated\"\nbridge = \"br1\"\ntaps = [\"lab*\"]\n");
+    let _taps = ["vnet0", "vnet1", "lab0"].map(|tap| host.tap(tap));
+    for tap in ["vnet0", "vnet1", "lab0"] {
+        host.helper("natup", &[tap]).expect(tap);
+    }
+    let batch: String =
+        (0..MANY / 2).map(|n| format!("link add one{n} type veth peer name other{n}\n")).collect();
+    host.write("/tmp/batch", batch);
+    host.ok("ip -batch /tmp/batch");
+    for tap in ["vnet0", "vnet1"] {
+        let (_, trace) = calls_of(&host, "natdown", tap);
+        let reads = reads_of_links(&trace);
+        assert!((3..=6).contains(&reads), "natdown {tap}: {reads} reads of links:\n{trace}");
+    }
+    assert!(host.link("br0").is_none());
+    assert_eq!(host.ports("br1"), ["lab0"]);
+}
+
+/// The answers that have links of a list.
+fn reads_of_links(trace: &str) -> usize {
+    let parts = ["recvfrom(", "RTM_NEWLINK", "NLM_F_MULTI"];
+    trace.lines().filter(|line| parts.iter().all(|part| line.contains(part))).count()
 }
 
 #[test]

@@ -454,3 +454,23 @@ fn a_bridge_with_many_names_hides_no_network_that_nobody_uses() {
     host.assert_no_network();
     assert_same(&before, &foreign(&host));
 }
+
+/// The same of a guest that no answer has room for beside another: that it isn't in a list proves nothing.
+#[test]
+fn a_guest_with_many_names_keeps_its_network() {
+    let host = Host::new();
+    let taps = (host.tap("vnet0"), host.tap("vnet1"));
+    ok(&host, "natup", "vnet0");
+    ok(&host, "natup", "vnet1");
+    host.ok("
+        for n in $(seq 480); do
+            ip link property add dev vnet0 altname $(printf 'a-name-of-the-guest-%0100d' $n)
+        done
+    ");
+    ok(&host, "natdown", "vnet1");
+    assert_eq!(host.ports("br0"), ["vnet0"]);
+    ok(&host, "natup", "vnet1");
+    drop(taps.1);
+    ok(&host, "natdown", "vnet0");
+    host.assert_no_network();
+}

@@ -19,15 +19,17 @@ use super::attributes::Malformed;
 use super::batch::{Batch, Request};
 use crate::lock::Namespace;
 
-/// The kernel never sends more in one answer than its reader takes, up to 32 KiB
+/// The kernel gathers no more objects in one answer than its reader takes, up to 32 KiB
 /// (`netlink_dump`, `net/netlink/af_netlink.c`).
-const LONGEST: usize = 32 * 1024;
+const PART: usize = 32 * 1024;
+/// But a single one comes whole: a link's other names alone may be 64 KiB.
+const LONGEST: usize = 128 * 1024;
 /// One for all sockets, and not of the heap, which would have to be cleared first: of this the kernel
 /// gives a process only the pages that an answer comes to.
 static BUFFER: Mutex<[u8; LONGEST]> = Mutex::new([0; LONGEST]);
 /// Behind a datagram of a dump that is as long as this there is more to come; behind a shorter one there is the
 /// end, or what the kernel has ready, so that it costs less to read on than to begin anew.
-const FULL: usize = LONGEST / 4 * 3;
+const FULL: usize = PART / 4 * 3;
 /// So many shorter ones that have nothing new are a long answer, too: of a kernel that is short of memory.
 const READ_ON: usize = 2;
 /// How often a question is put before it counts as unanswerable.
