@@ -127,7 +127,7 @@ fn a_down_beside_another_network_reads_no_other_links() {
     for tap in ["vnet0", "vnet1"] {
         let (_, trace) = calls_of(&host, "natdown", tap);
         let reads = reads_of_links(&trace);
-        assert!((3..=6).contains(&reads), "natdown {tap}: {reads} reads of links:\n{trace}");
+        assert!((1..=6).contains(&reads), "natdown {tap}: {reads} reads of links:\n{trace}");
     }
     assert!(host.link("br0").is_none());
     assert_eq!(host.ports("br1"), ["lab0"]);
