@@ -20,9 +20,9 @@ use super::batch::{Batch, Request};
 use crate::lock::Namespace;
 
 /// The kernel gathers no more objects in one answer than its reader takes, up to 32 KiB
-/// (`netlink_dump`, `net/netlink/af_netlink.c`).
+/// (`netlink_dump`, `net/netlink/af_netlink.c`), or than make up the longest of them.
 const PART: usize = 32 * 1024;
-/// But a single one comes whole: a link's other names alone may be 64 KiB.
+/// A link's other names alone may be 64 KiB.
 const LONGEST: usize = 128 * 1024;
 /// One for all sockets, and not of the heap, which would have to be cleared first: of this the kernel
 /// gives a process only the pages that an answer comes to.
