@@ -30,13 +30,26 @@ const ENTRIES: usize = NAME + 8;
 const ATTEMPTS: usize = 32;
 
 /// A table as the kernel gives it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Answer {
-    /// From where the chain of the forward hook begins to where its policy is; none: of a table without
-    /// that hook.
+    /// From where the chain of the forward hook begins to where its policy is, of the entries; none: of a
+    /// table without that hook.
     pub forward: Option<Range<usize>>,
+    /// A `struct ipt_get_entries`.
+    bytes: Vec<u8>,
+}
+
+impl Answer {
     /// The entries, one behind the other.
-    pub entries: Vec<u8>,
+    pub fn entries(&self) -> &[u8] {
+        self.bytes.get(ENTRIES..).unwrap_or_default()
+    }
+
+    /// One with these entries.
+    #[cfg(test)]
+    pub fn with(forward: Option<Range<usize>>, entries: &[u8]) -> Self {
+        Self { forward, bytes: [&[0; ENTRIES][..], entries].concat() }
+    }
 }
 
 /// Asks for a table. One that isn't there would be made.
@@ -60,25 +73,25 @@ fn try_table(layout: &Layout, name: &str, socket: &OwnedFd) -> io::Result<Answer
     let info = info(layout, name, socket)?;
     let number = |at: usize| read_u32(&info[at..]).unwrap_or_default() as usize;
     // Memory that is zero from the start costs nothing to clear.
-    let mut entries = vec![0; ENTRIES + number(SIZE)];
-    entries[..NAME].copy_from_slice(&info[..NAME]);
-    entries[NAME..NAME + 4].copy_from_slice(&info[SIZE..]);
-    let length = option(layout, socket, GET_ENTRIES, &mut entries)?;
+    let mut bytes = vec![0; ENTRIES + number(SIZE)];
+    bytes[..NAME].copy_from_slice(&info[..NAME]);
+    bytes[NAME..NAME + 4].copy_from_slice(&info[SIZE..]);
+    let length = option(layout, socket, GET_ENTRIES, &mut bytes)?;
     // The kernel notices no other change than one of the size.
     if self::info(layout, name, socket)? != info {
         return Err(Errno::EAGAIN.into());
     }
-    entries.truncate(length);
-    entries.drain(..ENTRIES.min(length));
+    bytes.truncate(length);
     let of_forward = 4 * libc::NF_INET_FORWARD as usize;
     let has_forward = number(VALID_HOOKS) & (1 << libc::NF_INET_FORWARD) != 0;
     let forward = number(HOOK_ENTRY + of_forward)..number(UNDERFLOW + of_forward);
-    Ok(Answer { forward: has_forward.then_some(forward), entries })
+    Ok(Answer { forward: has_forward.then_some(forward), bytes })
 }
 
 fn info(layout: &Layout, name: &str, socket: &OwnedFd) -> io::Result<[u8; INFO]> {
     let mut info = [0; INFO];
-    info[..name.len()].copy_from_slice(name.as_bytes());
+    let place = info[..NAME - 1].get_mut(..name.len()).ok_or(Errno::ENAMETOOLONG)?;
+    place.copy_from_slice(name.as_bytes());
     option(layout, socket, GET_INFO, &mut info)?;
     Ok(info)
 }

@@ -37,9 +37,9 @@ pub fn legacy_table(family: u8, name: &str) -> Result<LegacyTable, KernelError> 
 
 /// Goes through the entries.
 pub(super) fn look(layout: &'static Layout, answer: &Answer) -> Result<LegacyTable, Malformed> {
-    let Answer { forward, entries } = answer;
-    let is_forward = |at| forward.as_ref().is_some_and(|chain| chain.contains(&at));
-    let policy = forward.as_ref().map(|chain| chain.end);
+    let (forward, entries) = (answer.forward.as_ref(), answer.entries());
+    let is_forward = |at| forward.is_some_and(|chain| chain.contains(&at));
+    let policy = forward.map(|chain| chain.end);
     let mut look = Look::default();
     let mut at = 0;
     loop {

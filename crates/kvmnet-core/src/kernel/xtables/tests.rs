@@ -181,7 +181,8 @@ fn kept(program: &str) -> Answer {
     let forward = Some(number()..number());
     let hex = lines.next().expect("the entries");
     let byte = |at| u8::from_str_radix(&hex[at..at + 2], 16).expect("hexadecimal");
-    Answer { forward, entries: (0..hex.len()).step_by(2).map(byte).collect() }
+    let entries: Vec<u8> = (0..hex.len()).step_by(2).map(byte).collect();
+    Answer::with(forward, &entries)
 }
 
 /// `KVMNET_RECORD=1` has them recorded anew.
@@ -194,7 +195,7 @@ fn what_is_kept_is_what_a_kernel_gives() {
         if env::var_os("KVMNET_RECORD").is_some() {
             let forward = answer.forward.clone().expect("it forwards");
             let mut text = format!("{}\n{}\n", forward.start, forward.end);
-            for byte in &answer.entries {
+            for byte in answer.entries() {
                 write!(text, "{byte:02x}").expect("memory takes it");
             }
             fs::write(file(program), text + "\n").expect("the fixtures can be written");
@@ -211,9 +212,8 @@ fn what_is_kept_is_what_a_kernel_gives() {
 fn no_table_that_is_cut_short_passes_for_whole() {
     for (layout, program) in LAYOUTS {
         let whole = kept(program);
-        for length in 0..whole.entries.len() {
-            let entries = whole.entries[..length].to_vec();
-            let cut = Answer { forward: whole.forward.clone(), entries };
+        for length in 0..whole.entries().len() {
+            let cut = Answer::with(whole.forward.clone(), &whole.entries()[..length]);
             assert_eq!(look(layout, &cut), Err(Malformed), "{program} at {length}");
         }
     }
@@ -224,10 +224,9 @@ fn no_table_is_too_strange() {
     let kept = LAYOUTS.map(|(layout, program)| (layout, kept(program)));
     bolero::check!().with_type::<(bool, Vec<Damage>)>().for_each(|(which, damages)| {
         let (layout, whole) = &kept[usize::from(*which)];
-        let mut answer = whole.clone();
-        damages
-            .iter()
-            .for_each(|damage| damage.apply(&mut answer.entries, &["kvmnet-lab", "ERROR"]));
+        let mut entries = whole.entries().to_vec();
+        damages.iter().for_each(|damage| damage.apply(&mut entries, &["kvmnet-lab", "ERROR"]));
+        let answer = Answer::with(whole.forward.clone(), &entries);
         let _: Result<_, Malformed> = look(layout, &answer);
     });
 }
