@@ -3,11 +3,11 @@
 
 use ipnet::Ipv4Net;
 use kvmnet_core::model::{
-    AcceptOwner, AcceptsChange, FilterView, FoundAccept, InterfaceName, Match, Rule, RuleId,
-    RulePlace, Variant, Verdict,
+    AcceptOwner, AcceptsChange, DOCKER_USER, FORWARD, FilterView, FoundAccept, InterfaceName,
+    Match, Rule, RuleId, RulePlace, Variant, Verdict,
 };
 
-use crate::listing::{DOCKER_USER, FORWARD, Listing, network_of, target, words};
+use crate::listing::{Listing, network_of, target, words};
 use crate::programs::Family;
 use crate::wanted::text;
 

@@ -8,13 +8,12 @@ use std::process::{Command, Stdio};
 use std::thread;
 
 use kvmnet_core::kernel::legacy_table;
-use kvmnet_core::model::{FilterView, RuleId, Variant};
+use kvmnet_core::model::{FILTER, FORWARD, FilterView, RuleId, Variant};
 use nix::sched::{CloneFlags, unshare};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
 use crate::accepts;
-use crate::look::FILTER;
 use crate::programs::{Family, Program};
 
 const TABLES: u32 = 150;
@@ -88,7 +87,7 @@ fn rule(family: Family, (chain, numbers, is_comment_first, is_plain): &Numbers) 
     format!("-A {chain} {} {output} {addresses} {one} {other} {target}", INPUTS[input])
 }
 
-fn numbers() -> impl Strategy<Value = Numbers> + Clone {
+fn numbers() -> impl Strategy<Value = Numbers> {
     let parts = (
         0..INPUTS.len(),
         0..OUTPUTS.len(),
@@ -124,48 +123,55 @@ fn restore(family: Family, script: &str) {
     assert!(output.status.success(), "{said}\n{script}");
 }
 
+fn table(family: Family, rules: &[Numbers], drops: bool, has_docker: bool) -> String {
+    let policy = if drops { "DROP" } else { "ACCEPT" };
+    let docker = if has_docker { ":DOCKER-USER - [0:0]\n" } else { "" };
+    let rules: String = rules
+        .iter()
+        .map(|numbers| rule(family, numbers))
+        .filter(|rule| has_docker || !rule.contains("DOCKER-USER"))
+        .map(|rule| rule + "\n")
+        .collect();
+    format!("*filter\n:FORWARD {policy} [0:0]\n:Z - [0:0]\n{docker}{rules}COMMIT\n")
+}
+
+/// What the table that is there now comes to, as the helpers see it and as `kvmnet` does.
+fn looked_at(family: Family, program: &Program) -> [FilterView; 2] {
+    let read = legacy_table(family.number(), FILTER).expect("a table").filter;
+    let listing = program.list(FILTER).expect("a listing");
+    [read.expect("it forwards"), accepts::filter_view(family, &listing)].map(without_ids)
+}
+
+/// In the network namespace that the thread is in.
+fn compare() {
+    let tables = (proptest::collection::vec(numbers(), 0..12), any::<bool>(), any::<bool>());
+    let config = Config { failure_persistence: None, ..Config::with_cases(TABLES) };
+    let seen: [Cell<u32>; 4] = Default::default();
+    for family in Family::ALL {
+        let program = Program::of(family, Variant::Legacy).expect("iptables-legacy");
+        let result = TestRunner::new(config.clone()).run(&tables, |(rules, drops, has_docker)| {
+            let script = table(family, &rules, drops, has_docker);
+            restore(family, &script);
+            let [read, listed] = looked_at(family, &program);
+            prop_assert_eq!(&read, &listed, "{}", script);
+            let has_known = read.accepts.iter().any(|found| found.rule.is_some());
+            let kinds = [read.drops, read.chain != FORWARD, !read.accepts.is_empty(), has_known];
+            for (count, is_so) in seen.iter().zip(kinds) {
+                count.set(count.get() + u32::from(is_so));
+            }
+            Ok(())
+        });
+        result.unwrap_or_else(|error| panic!("{family:?}: {error}"));
+    }
+    println!("drops, leads to DOCKER-USER, has accepts, such as kvmnet writes: {seen:?}");
+    assert!(seen.iter().all(|count| count.get() > 0), "{seen:?}");
+}
+
 #[test]
 fn see_the_same() {
-    let compare =
-        || {
-            // A network namespace of its own for this thread and the programs that it starts.
-            unshare(CloneFlags::CLONE_NEWNET).expect("only root can make a network namespace");
-            let rules = proptest::collection::vec(numbers(), 0..12);
-            let config = Config { failure_persistence: None, ..Config::with_cases(TABLES) };
-            let seen: [Cell<u32>; 4] = Default::default();
-            for family in Family::ALL {
-                let program = Program::of(family, Variant::Legacy).expect("iptables-legacy");
-                TestRunner::new(config.clone())
-                .run(&(rules.clone(), any::<bool>(), any::<bool>()), |(rules, drops, has_docker)| {
-                    let policy = if drops { "DROP" } else { "ACCEPT" };
-                    // One that is made with all others, in their order by name, or is there already.
-                    let docker = if has_docker { ":DOCKER-USER - [0:0]\n" } else { "" };
-                    let rules: String = rules
-                        .iter()
-                        .map(|numbers| rule(family, numbers))
-                        .filter(|rule| has_docker || !rule.contains("DOCKER-USER"))
-                        .map(|rule| rule + "\n")
-                        .collect();
-                    let script = format!(
-                        "*filter\n:FORWARD {policy} [0:0]\n:Z - [0:0]\n{docker}{rules}COMMIT\n"
-                    );
-                    restore(family, &script);
-                    let listing = program.list(FILTER).expect("a listing");
-                    let listed = without_ids(accepts::filter_view(family, &listing));
-                    let read = legacy_table(family.number(), FILTER).expect("a table");
-                    let read = without_ids(read.filter.expect("it forwards"));
-                    prop_assert_eq!(&read, &listed, "{}", script);
-                    let both = [read.drops, read.chain != "FORWARD", !read.accepts.is_empty()];
-                    let known = read.accepts.iter().any(|found| found.rule.is_some());
-                    for (count, is_so) in seen.iter().zip([&both[..], &[known]].concat()) {
-                        count.set(count.get() + u32::from(is_so));
-                    }
-                    Ok(())
-                })
-                .unwrap_or_else(|error| panic!("{family:?}: {error}"));
-            }
-            println!("drops, leads to DOCKER-USER, has accepts, such as kvmnet writes: {seen:?}");
-            assert!(seen.iter().all(|count| count.get() > 0), "{seen:?}");
-        };
-    thread::spawn(compare).join().expect("all is the same");
+    let in_its_own_namespace = || {
+        unshare(CloneFlags::CLONE_NEWNET).expect("only root can make a network namespace");
+        compare();
+    };
+    thread::spawn(in_its_own_namespace).join().expect("all is the same");
 }

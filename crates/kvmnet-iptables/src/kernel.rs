@@ -6,16 +6,16 @@ use std::time::{Duration, Instant};
 use kvmnet_core::LockError;
 use kvmnet_core::kernel::{Kernel, KernelError, System};
 use kvmnet_core::model::{
-    AcceptsChange, BridgedNetwork, BridgedView, Firewall, ForwardChain, HostView, InterfaceName,
-    Link, LinkChange, ManagedNetwork, ManagedView, Match, NetworkName, ReleaseView, RulesState,
-    Step, Table, TableId, TableState, Variant, owner_of,
+    AcceptsChange, BridgedNetwork, BridgedView, FILTER, FORWARD, Firewall, ForwardChain, HostView,
+    InterfaceName, Link, LinkChange, ManagedNetwork, ManagedView, Match, NetworkName, ReleaseView,
+    RulesState, Step, Table, TableId, TableState, Variant, owner_of,
 };
 use kvmnet_core::plan::{self, Surroundings};
 use kvmnet_core::process;
 
 use crate::accepts;
-use crate::listing::{FORWARD, Listing};
-use crate::look::{BRIEFLY, FILTER, Look};
+use crate::listing::Listing;
+use crate::look::{BRIEFLY, Look};
 use crate::programs::{Family, Program};
 use crate::script::script;
 use crate::wanted::{Wanted, wanted};

@@ -2,12 +2,7 @@
 
 use std::collections::HashMap;
 
-use kvmnet_core::model::{CHAIN_PREFIX, NetworkName};
-
-/// The chain that all that is forwarded comes by.
-pub const FORWARD: &str = "FORWARD";
-/// Made by Docker for rules of others, and left alone by it from then on.
-pub const DOCKER_USER: &str = "DOCKER-USER";
+use kvmnet_core::model::{CHAIN_PREFIX, DOCKER_USER, FORWARD, NetworkName};
 
 /// What a network's chain is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,14 +1,12 @@
 //! Looking at the tables of iptables, of both variants.
 
 use kvmnet_core::kernel::{KernelError, System, legacy_table, legacy_tables};
-use kvmnet_core::model::{FilterView, NetworkName, Variant};
+use kvmnet_core::model::{FILTER, FilterView, NetworkName, Variant};
 
 use crate::accepts;
 use crate::listing::{Listing, network_of};
 use crate::programs::{Family, Program};
 
-/// The table that forwards, or doesn't.
-pub const FILTER: &str = "filter";
 /// How long to wait for others that work on iptables-legacy, in seconds: for both families less than
 /// those wait that wait for our lock.
 pub const BRIEFLY: u32 = 2;

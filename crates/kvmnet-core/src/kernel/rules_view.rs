@@ -7,16 +7,15 @@ use nix::errno::Errno;
 use super::nftables::FoundTable;
 use super::socket::Socket;
 use super::{KernelError, System, legacy_table, legacy_tables, nftables};
-use crate::model::{FilterView, ManagedNetwork, Table, TableId, TableState};
+use crate::model::{FILTER, FilterView, ManagedNetwork, Table, TableId, TableState};
 
 /// Those whose forward filters iptables works on.
 const FAMILIES: [u8; 2] = [libc::NFPROTO_IPV4 as u8, libc::NFPROTO_IPV6 as u8];
 /// Tables of iptables-legacy, by their family.
 type LegacyTables<'a> = [&'a [&'a str]; FAMILIES.len()];
 /// Those that hold rules of kvmnet's, and those of them that forward.
-pub(super) const LEGACY_TABLES: LegacyTables<'_> =
-    [&[nftables::FILTER_TABLE, "nat"], &[nftables::FILTER_TABLE]];
-pub(super) const LEGACY_FILTERS: LegacyTables<'_> = [&[nftables::FILTER_TABLE]; 2];
+pub(super) const LEGACY_TABLES: LegacyTables<'_> = [&[FILTER, "nat"], &[FILTER]];
+pub(super) const LEGACY_FILTERS: LegacyTables<'_> = [&[FILTER]; 2];
 
 /// What is there of a network's rules.
 pub(super) struct RulesView {
@@ -125,9 +124,8 @@ impl System {
         self.met_firewalld |= tables.iter().any(|table| table.id.is_firewalld());
         let mut filters = Vec::new();
         for family in FAMILIES {
-            let is_filter = |table: &FoundTable| {
-                table.id.family == family && table.id.name == nftables::FILTER_TABLE
-            };
+            let is_filter =
+                |table: &FoundTable| table.id.family == family && table.id.name == FILTER;
             if !tables.iter().any(is_filter) {
                 continue;
             }

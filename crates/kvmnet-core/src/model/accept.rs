@@ -5,6 +5,13 @@ use std::fmt;
 
 use super::{InterfaceName, NetworkName, Rule};
 
+/// The table of iptables that forwards, or doesn't.
+pub const FILTER: &str = "filter";
+/// Its chain that all that is forwarded comes by.
+pub const FORWARD: &str = "FORWARD";
+/// Made by Docker for rules of others, and left alone by it from then on.
+pub const DOCKER_USER: &str = "DOCKER-USER";
+
 const NETWORK: &str = "kvmnet-";
 const BRIDGE: &str = "kvmnet bridge ";
 

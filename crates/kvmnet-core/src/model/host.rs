@@ -2,7 +2,9 @@
 
 use ipnet::Ipv4Net;
 
-use super::{FilterView, InterfaceName, Link, Mark, NetworkName, TableId, Variant, owner_of};
+use super::{
+    FILTER, FORWARD, FilterView, InterfaceName, Link, Mark, NetworkName, TableId, Variant, owner_of,
+};
 
 /// What an administrator's look at the host sees. It is taken without the lock, so runs that are
 /// under way show as far as they have come.
@@ -62,7 +64,7 @@ impl ForwardChain {
     pub fn is_iptables(&self) -> bool {
         let is_ip =
             [libc::NFPROTO_IPV4, libc::NFPROTO_IPV6].contains(&i32::from(self.table.family));
-        is_ip && self.table.name == "filter" && self.chain == "FORWARD"
+        is_ip && self.table.name == FILTER && self.chain == FORWARD
     }
 }
 

@@ -12,7 +12,10 @@ mod step;
 mod view;
 mod zone;
 
-pub use accept::{AcceptOwner, AcceptsChange, FilterView, FoundAccept, RuleId, RulePlace, Variant};
+pub use accept::{
+    AcceptOwner, AcceptsChange, DOCKER_USER, FILTER, FORWARD, FilterView, FoundAccept, RuleId,
+    RulePlace, Variant,
+};
 pub use firewall::{
     CHAIN_PREFIX, Chain, Hook, Match, Policy, Protocol, Rule, Table, TableId, Verdict,
 };

@@ -2,7 +2,6 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::fmt::Write as _;
 use std::io;
 use std::rc::Rc;
 
@@ -35,7 +34,10 @@ impl Conversation {
         for line in text.lines() {
             match line {
                 "sent" => sends.push(Vec::new()),
-                hex => sends.last_mut().expect("a send comes first").push(datagram(hex)),
+                hex => sends
+                    .last_mut()
+                    .expect("a send comes first")
+                    .push(Answer::Datagram(from_hexadecimal(hex))),
             }
         }
         Self(sends)
@@ -48,7 +50,7 @@ impl Conversation {
             text.push_str("sent\n");
             for answer in answers {
                 let Answer::Datagram(bytes) = answer else { panic!("only datagrams are kept") };
-                bytes.iter().for_each(|byte| write!(text, "{byte:02x}").expect("memory takes it"));
+                text.push_str(&to_hexadecimal(bytes));
                 text.push('\n');
             }
         }
@@ -64,9 +66,15 @@ impl Conversation {
     }
 }
 
-fn datagram(hex: &str) -> Answer {
-    let byte = |at| u8::from_str_radix(&hex[at..at + 2], 16).expect("two hexadecimal digits");
-    Answer::Datagram((0..hex.len()).step_by(2).map(byte).collect())
+/// Two digits for each byte.
+pub fn to_hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Reads what [`to_hexadecimal`] wrote.
+pub fn from_hexadecimal(digits: &str) -> Vec<u8> {
+    let byte = |at| u8::from_str_radix(&digits[at..at + 2], 16).expect("two hexadecimal digits");
+    (0..digits.len()).step_by(2).map(byte).collect()
 }
 
 /// Adds to the sequence number of each message, as far as they can be told apart.

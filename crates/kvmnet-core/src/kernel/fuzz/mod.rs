@@ -4,7 +4,7 @@
 //! The answers are real ones (`fixtures/answers`). `KVMNET_RECORD=1 cargo test -p kvmnet-core fuzz::`
 //! records them anew.
 
-mod conversation;
+pub(super) mod conversation;
 mod damage;
 mod questions;
 
@@ -41,13 +41,25 @@ fn played(question: &Question, conversation: &Conversation) -> Result<String, Ke
     (question.ask)(&mut Socket::over(Player::of(conversation)))
 }
 
+/// On a thread with a network namespace of its own, which ends with it, after a script.
+pub(super) fn on_a_host<T: Send + 'static>(
+    script: &str,
+    ask: impl FnOnce() -> T + Send + 'static,
+) -> T {
+    let script = script.to_owned();
+    let run = move || {
+        unshare(CloneFlags::CLONE_NEWNET).expect("only root can make a network namespace");
+        let made = Command::new("sh").args(["-ec", &script]).output().expect("a shell");
+        assert!(made.status.success(), "{script}: {}", String::from_utf8_lossy(&made.stderr));
+        ask()
+    };
+    thread::spawn(run).join().expect("all is answered")
+}
+
 /// Also what keeps the answers true: they are those of a kernel to the questions that are asked now.
 #[test]
 fn played_again_it_is_understood_as_from_the_kernel() {
-    let ask_all = || {
-        unshare(CloneFlags::CLONE_NEWNET).expect("only root can make a network namespace");
-        let made = Command::new("sh").args(["-c", HOST]).output().expect("a shell");
-        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    on_a_host(HOST, || {
         let table = table_of(&default_nat()).expect("the network has rules");
         let mut socket = Socket::open(neli::consts::socket::NlFamily::Netfilter).expect("a socket");
         nftables::install_table(&mut socket, &table, false).expect("a table");
@@ -64,9 +76,7 @@ fn played_again_it_is_understood_as_from_the_kernel() {
             let is_as_kept = kept(question).0.len() == record.0.len();
             assert!(is_as_kept, "{} is asked otherwise: record it anew", question.name);
         }
-    };
-    // A namespace of its own for this thread, which ends with it.
-    thread::spawn(ask_all).join().expect("all is answered");
+    });
 }
 
 #[test]

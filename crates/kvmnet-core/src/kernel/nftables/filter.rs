@@ -16,16 +16,9 @@ use crate::kernel::attributes::{Attributes, Malformed, read_be32, read_string};
 use crate::kernel::batch::Batch;
 use crate::kernel::socket::Socket;
 use crate::model::{
-    AcceptOwner, AcceptsChange, CHAIN_PREFIX, FilterView, ForwardChain, FoundAccept, RuleId,
-    RulePlace, TableId, Variant,
+    AcceptOwner, AcceptsChange, CHAIN_PREFIX, DOCKER_USER, FILTER, FORWARD, FilterView,
+    ForwardChain, FoundAccept, RuleId, RulePlace, TableId, Variant,
 };
-
-/// The table's name.
-pub(in crate::kernel) const TABLE: &str = "filter";
-/// The chain that all that is forwarded comes by.
-pub(in crate::kernel) const FORWARD: &str = "FORWARD";
-/// Made by Docker for rules of others, and left alone by it from then on.
-pub(in crate::kernel) const DOCKER_USER: &str = "DOCKER-USER";
 
 /// How often a change is tried on a ruleset that others keep changing.
 const ATTEMPTS: usize = 32;
@@ -41,7 +34,7 @@ pub(in crate::kernel) fn filter_view(
     let Some(policy) = chains.forward_policy else {
         return Ok(None);
     };
-    let forward = rules(socket, family, TABLE, FORWARD)?;
+    let forward = rules(socket, family, FILTER, FORWARD)?;
     let drops = policy == libc::NF_DROP as u32 || forward.last().is_some_and(Found::stops_all);
     // A chain that no packet comes by, left of an earlier Docker, is no place for rules.
     let chain = if forward.iter().any(|rule| rule.always_leads_to(DOCKER_USER)) {
@@ -51,7 +44,7 @@ pub(in crate::kernel) fn filter_view(
     };
     let mut found = forward;
     if chains.has_docker_user {
-        found.extend(rules(socket, family, TABLE, DOCKER_USER)?);
+        found.extend(rules(socket, family, FILTER, DOCKER_USER)?);
     }
     Ok(Some(FilterView {
         variant: Variant::Nft,
@@ -142,7 +135,7 @@ fn try_to_change(socket: &mut Socket, change: &AcceptsChange) -> Result<(), Kern
     let mut ours = Vec::new();
     for chain in [FORWARD, DOCKER_USER] {
         if change.delete.iter().any(|place| place.chain == chain) {
-            let found = rules(socket, family, TABLE, chain)?.into_iter();
+            let found = rules(socket, family, FILTER, chain)?.into_iter();
             ours.extend(found.filter_map(Found::into_accept).map(|accept| accept.at));
         }
     }
@@ -151,24 +144,24 @@ fn try_to_change(socket: &mut Socket, change: &AcceptsChange) -> Result<(), Kern
     let what = format!(
         "change kvmnet's rules in {} {chain}, which takes the kernel's nft_compat; \
          firewall = \"none\" does without",
-        TableId { family, name: TABLE.to_owned() }
+        TableId { family, name: FILTER.to_owned() }
     );
     let deletions = change.delete.iter().filter(|place| ours.contains(place));
     let deletions = deletions.filter_map(|place| {
         let RuleId::Handle(handle) = &place.id else { return None };
         let mut delete = message(family);
-        delete.put(NFTA_RULE_TABLE, TABLE).put(NFTA_RULE_CHAIN, place.chain.as_str());
+        delete.put(NFTA_RULE_TABLE, FILTER).put(NFTA_RULE_CHAIN, place.chain.as_str());
         delete.put(NFTA_RULE_HANDLE, handle.to_be_bytes());
         Some((NFT_MSG_DELRULE, NlmF::empty(), delete))
     });
     let behind = match change.insert.is_empty() {
         true => None,
-        false => last_jump_at_head(rules(socket, family, TABLE, chain)?, change),
+        false => last_jump_at_head(rules(socket, family, FILTER, chain)?, change),
     };
     // Each goes to the same place, so the last comes first.
     let insertions = change.insert.iter().rev().map(|(owner, rule)| {
         let mut insert = message(family);
-        insert.put(NFTA_RULE_TABLE, TABLE).put(NFTA_RULE_CHAIN, chain);
+        insert.put(NFTA_RULE_TABLE, FILTER).put(NFTA_RULE_CHAIN, chain);
         insert.nest(nested(NFTA_RULE_EXPRESSIONS), |list| {
             expression::encode(&lower(rule), list);
         });
@@ -242,7 +235,7 @@ fn chains(socket: &mut Socket, family: u8) -> Result<Chains, KernelError> {
     let ask = |batch: &mut Batch| {
         for chain in [FORWARD, DOCKER_USER] {
             let mut question = message(family);
-            question.put(NFTA_CHAIN_TABLE, TABLE).put(NFTA_CHAIN_NAME, chain);
+            question.put(NFTA_CHAIN_TABLE, FILTER).put(NFTA_CHAIN_NAME, chain);
             let what = format!("look at the chain {chain}");
             batch.get(kind(NFT_MSG_GETCHAIN), question, what);
             batch.tolerate(&[Errno::ENOENT]);

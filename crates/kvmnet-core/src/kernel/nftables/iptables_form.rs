@@ -30,10 +30,7 @@ fn matching(condition: &Match) -> Vec<Expression> {
         Match::Source(prefix) => masked(IPV4_SOURCE, *prefix),
         Match::Destination(prefix) => masked(IPV4_DESTINATION, *prefix),
         Match::Answering | Match::DestinationTranslated => {
-            let info = connection(condition).map(|info| info.to_vec());
-            let of_info =
-                |info| Expression::Match { name: "conntrack".to_owned(), revision: 3, info };
-            info.map(of_info).into_iter().collect()
+            connection(condition).map(conntrack).into_iter().collect()
         }
         Match::InputGroup(_) | Match::Protocol(_) | Match::DestinationOutside(_) => Vec::new(),
     }
@@ -57,6 +54,10 @@ fn interface(key: u32, operation: u32, name: &InterfaceName) -> Vec<Expression> 
     let mut value = name.as_str().as_bytes().to_vec();
     value.push(0);
     vec![Expression::Meta { key }, compare(operation, value)]
+}
+
+fn conntrack(info: impl Into<Vec<u8>>) -> Expression {
+    Expression::Match { name: "conntrack".to_owned(), revision: 3, info: info.into() }
 }
 
 /// What the expressions of one of our rules say; none where they are of another form.

@@ -8,8 +8,6 @@ mod message;
 mod read;
 mod write;
 
-pub(super) use filter::{
-    DOCKER_USER, FORWARD, TABLE as FILTER_TABLE, change_accepts, dropping_chains, filter_view,
-};
+pub(super) use filter::{change_accepts, dropping_chains, filter_view};
 pub(super) use read::{FoundTable, chain_names, table_state, tables};
 pub(super) use write::{delete_table, install_table};

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+use nix::sys::socket::{SockFlag, SockType, socket};
 
 use super::Layout;
 use crate::kernel::attributes::read_u32;
@@ -54,10 +54,8 @@ impl Answer {
 
 /// Asks for a table. One that isn't there would be made.
 pub(super) fn table(layout: &Layout, name: &str) -> io::Result<Answer> {
-    let family =
-        if layout.domain == libc::AF_INET { AddressFamily::Inet } else { AddressFamily::Inet6 };
     // Any socket of the family's will do; this kind takes no rights.
-    let socket = socket(family, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
+    let socket = socket(layout.domain, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
     let mut result = Err(Errno::EAGAIN.into());
     for _ in 0..ATTEMPTS {
         result = try_table(layout, name, &socket);

@@ -3,6 +3,8 @@
 //! `linux/netfilter_ipv4/ip_tables.h`, `linux/netfilter_ipv6/ip6_tables.h`). To change them is left to
 //! those: it takes a lock of theirs, and the extensions of every rule that is there.
 
+use nix::sys::socket::AddressFamily;
+
 mod ask;
 mod entry;
 mod rule;
@@ -21,7 +23,7 @@ struct Layout {
     /// The number of the family (`NFPROTO_IPV4`, `NFPROTO_IPV6`).
     family: u8,
     /// `AF_INET`, `AF_INET6`.
-    domain: libc::c_int,
+    domain: AddressFamily,
     /// The level of its socket options.
     level: libc::c_int,
     /// The length of an address.
@@ -42,7 +44,7 @@ struct Layout {
 
 static IPV4: Layout = Layout {
     family: libc::NFPROTO_IPV4 as u8,
-    domain: libc::AF_INET,
+    domain: AddressFamily::Inet,
     level: libc::SOL_IP,
     address: 4,
     interfaces: 16,
@@ -55,7 +57,7 @@ static IPV4: Layout = Layout {
 
 static IPV6: Layout = Layout {
     family: libc::NFPROTO_IPV6 as u8,
-    domain: libc::AF_INET6,
+    domain: AddressFamily::Inet6,
     level: libc::SOL_IPV6,
     address: 16,
     interfaces: 64,

@@ -6,8 +6,9 @@ use super::entry::{Entry, Target};
 use super::rule::{self, DROP};
 use crate::kernel::KernelError;
 use crate::kernel::attributes::Malformed;
-use crate::kernel::nftables::{DOCKER_USER, FORWARD};
-use crate::model::{CHAIN_PREFIX, FilterView, FoundAccept, RuleId, RulePlace, Variant};
+use crate::model::{
+    CHAIN_PREFIX, DOCKER_USER, FORWARD, FilterView, FoundAccept, RuleId, RulePlace, Variant,
+};
 
 /// What a table of iptables-legacy comes to.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,32 +1,19 @@
 //! Tables as the real kernel gives them, what iptables-legacy has written there, and every kind of
 //! damage to that. (That kvmnet's two ways to look at a table agree is tested in kvmnet-iptables.)
 
-use std::fmt::Write as _;
-use std::process::Command;
-use std::{env, fs, thread};
+use std::{env, fs};
 
 use kvmnet_fuzz::Damage;
-use nix::sched::{CloneFlags, unshare};
 
 use super::ask::{self, Answer};
 use super::table::look;
 use super::{IPV4, IPV6, Layout};
 use crate::kernel::attributes::Malformed;
+use crate::kernel::fuzz::conversation::{from_hexadecimal, to_hexadecimal};
+use crate::kernel::fuzz::on_a_host;
 use crate::model::{AcceptOwner, FilterView, InterfaceName, Match, NetworkName, Rule, Verdict};
 
 const LAYOUTS: [(&Layout, &str); 2] = [(&IPV4, "iptables"), (&IPV6, "ip6tables")];
-
-/// In a network namespace of its own, which ends with it.
-fn on_a_host<T: Send + 'static>(script: &str, ask: impl FnOnce() -> T + Send + 'static) -> T {
-    let script = script.to_owned();
-    let run = move || {
-        unshare(CloneFlags::CLONE_NEWNET).expect("only root can make a network namespace");
-        let made = Command::new("sh").args(["-ec", &script]).output().expect("a shell");
-        assert!(made.status.success(), "{script}: {}", String::from_utf8_lossy(&made.stderr));
-        ask()
-    };
-    thread::spawn(run).join().expect("all is answered")
-}
 
 /// The filter after these commands, each with the family's program for its first word.
 fn filter(layout: &'static Layout, program: &str, commands: &[&str]) -> FilterView {
@@ -179,10 +166,7 @@ fn kept(program: &str) -> Answer {
     let mut lines = text.lines();
     let mut number = || lines.next().and_then(|line| line.parse().ok()).expect("a number");
     let forward = Some(number()..number());
-    let hex = lines.next().expect("the entries");
-    let byte = |at| u8::from_str_radix(&hex[at..at + 2], 16).expect("hexadecimal");
-    let entries: Vec<u8> = (0..hex.len()).step_by(2).map(byte).collect();
-    Answer::with(forward, &entries)
+    Answer::with(forward, &from_hexadecimal(lines.next().expect("the entries")))
 }
 
 /// `KVMNET_RECORD=1` has them recorded anew.
@@ -194,11 +178,9 @@ fn what_is_kept_is_what_a_kernel_gives() {
         let answer = on_a_host(&script, || ask::table(layout, "filter").expect("a table"));
         if env::var_os("KVMNET_RECORD").is_some() {
             let forward = answer.forward.clone().expect("it forwards");
-            let mut text = format!("{}\n{}\n", forward.start, forward.end);
-            for byte in answer.entries() {
-                write!(text, "{byte:02x}").expect("memory takes it");
-            }
-            fs::write(file(program), text + "\n").expect("the fixtures can be written");
+            let entries = to_hexadecimal(answer.entries());
+            let text = format!("{}\n{}\n{entries}\n", forward.start, forward.end);
+            fs::write(file(program), text).expect("the fixtures can be written");
         }
         assert_eq!(look(layout, &kept(program)), look(layout, &answer));
         let found = look(layout, &answer).expect("it makes sense");
